@@ -1,0 +1,84 @@
+"""The one interface behind which every policy stands: native Qwen2.5-VL, prefix, prefix with TRM.
+
+Notation: B conversations in a batch, L tokens, V vocabulary.
+A conversation is a tuple of messages; the policy's own messages have role `assistant`. Which of the assistant's tokens
+are trained on is said per message by `learn`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message.
+
+    Attributes:
+        text: What is said; for the assistant exactly the text to be produced, without end-of-turn token.
+        images: uint8 RGB arrays (height, width, 3), shown before the text.
+        image_times_s: Time of each image in seconds (a timestamp token precedes the image), empty for tool images.
+        learn: Assistant only: whether the loss covers this message.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    text: str = ""
+    images: tuple[np.ndarray, ...] = field(default=(), repr=False)
+    image_times_s: tuple[float, ...] = ()
+    learn: bool = True
+
+
+Conversation = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One sampled continuation (the next assistant message)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    """The sampled tokens, end-of-turn token included where it was sampled."""
+    logprobs: tuple[float, ...]
+    """log p of each sampled token under the policy at temperature 1."""
+    finished: bool
+    """False where the token limit cut it."""
+
+
+class Policy(ABC):
+    """A vision-language policy; not thread-safe: one caller at a time."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """sha256 over base and adapter weights in use; changes whenever an adapter is swapped or trained."""
+
+    @abstractmethod
+    def generate(
+        self, conversations: Sequence[Conversation], *, temperature: float = 0.0, max_new_tokens: int = 48, seed: int = 0
+    ) -> list[Generation]:
+        """The next assistant message of each conversation; greedy where temperature is 0."""
+
+    @abstractmethod
+    def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logprobs, mask), both (B, L-1), differentiable: log p(token t+1 | tokens..t), and 1.0 where it is learned."""
+
+    @abstractmethod
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """What an optimiser updates now: the adapter's parameters, or all of them in full-parameter training."""
+
+    @abstractmethod
+    def save_adapter(self, directory: Path) -> str:
+        """Write the adapter (safetensors and configuration) and return its digest."""
+
+    @abstractmethod
+    def load_adapter(self, directory: Path) -> str:
+        """Replace the adapter in place and return its digest; the old one stays in use if this raises."""
