@@ -73,9 +73,13 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing, so what depends on it cannot run.", remedy="Run the step that writes it again.") from None
+        raise ArtifactError(
+            f"{path} is missing, so what depends on it cannot run.", remedy="Run the step that writes it again."
+        ) from None
     except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path} is not JSON ({error}).", remedy="Delete the artifact and run its step again.") from error
+        raise ArtifactError(
+            f"{path} is not JSON ({error}).", remedy="Delete the artifact and run its step again."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ from components.shared.runtime.errors import ConfigError
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, strict about types (an int is not a str)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def canonical(self) -> str:
         """The section as JSON with sorted keys and no spaces: equal sections give equal text."""
@@ -44,7 +46,9 @@ class Section(BaseModel):
         except json.JSONDecodeError as error:
             raise ConfigError(f"section {name}: not JSON ({error}), so the step cannot start.") from error
         except ValidationError as error:
-            raise ConfigError(describe(error, name), remedy="See pipeline_config.yaml for every key and its meaning.") from error
+            raise ConfigError(
+                describe(error, name), remedy="See pipeline_config.yaml for every key and its meaning."
+            ) from error
 
 
 class StepSection(Section):
@@ -54,6 +58,8 @@ class StepSection(Section):
     """Seed of every random generator the step uses."""
     deterministic: bool = False
     """Refuse algorithms whose result depends on scheduling (slower)."""
+    code: str = ""
+    """Digest of the step's source, filled by `configure`: changed code invalidates the step's cache."""
 
 
 def canonical_json(value: Any) -> str:

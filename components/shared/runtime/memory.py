@@ -1,0 +1,46 @@
+"""Peak memory of a process and its children, sampled."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+import psutil
+
+
+class PeakMemory:
+    """Samples the resident size of this process and all its descendants every `period_s` seconds.
+
+    Pages shared between processes count once per process, so the figure is an upper bound for forked workers.
+    """
+
+    def __init__(self, period_s: float = 0.5) -> None:
+        self.period_s, self.peak_bytes = period_s, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="peak-memory")
+
+    def __enter__(self) -> PeakMemory:
+        self.sample()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sample()
+        self._stop.set()
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        me = psutil.Process()
+        total = 0
+        for process in (me, *me.children(recursive=True)):
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:  # a child that ended between listing and asking
+                continue
+        self.peak_bytes = max(self.peak_bytes, total)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.period_s):
+            self.sample()

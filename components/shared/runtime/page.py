@@ -1,0 +1,87 @@
+"""One self-contained HTML page for a step's report: figures, curves, pictures. No script, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+
+from components.shared.runtime.report import Report
+
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1c1e21}
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:1.6em}table{border-collapse:collapse;margin:.5em 0}
+td,th{border:1px solid #d0d4da;padding:.25em .7em;text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}
+img{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f5f6f8;padding:.8em}figcaption{color:#555}"""
+
+
+def render_page(title: str, report: Report) -> str:
+    """The report as one HTML document."""
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>Provenance of the data: <b>{report.provenance}</b></p>"]
+    if report.markdown:
+        parts.append(f"<pre>{html.escape(report.markdown)}</pre>")
+    if report.metrics:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td class=n>{format_figure(value)}</td></tr>"
+            for name, value in sorted(report.metrics.items())
+        )
+        parts.append(f"<h2>Figures</h2><table>{rows}</table>")
+    if report.curves:
+        parts.append(f"<h2>Curves</h2>{inline_png(draw_curves(report.curves), 'curves')}")
+    for caption, path in report.pictures.items():
+        figure = inline_png(path.read_bytes(), caption)
+        parts.append(f"<figure>{figure}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def inline_png(data: bytes, alt: str) -> str:
+    """An <img> element that carries its PNG bytes."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+
+
+def format_figure(value: float) -> str:
+    """Up to four significant decimals; whole numbers without a point."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def draw_curves(curves: dict[str, list[tuple[float, float]]]) -> bytes:
+    """All curves as small multiples, PNG bytes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = sorted(curves)
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.4 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, names, strict=False):
+        points = curves[name]
+        axis.plot(
+            [x for x, _ in points], [y for _, y in points], linewidth=1.4, marker="." if len(points) < 15 else None
+        )
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def write_pictures(report: Report, directory: Path) -> dict[str, str]:
+    """Copy a report's pictures and curves as PNG files into a directory; returns caption -> file name."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written: dict[str, str] = {}
+    pictures = {caption: path.read_bytes() for caption, path in report.pictures.items()}
+    if report.curves:
+        pictures["curves"] = draw_curves(report.curves)
+    for number, (caption, data) in enumerate(pictures.items()):
+        stem = "".join(letter if letter.isalnum() else "-" for letter in caption.lower())[:48].strip("-")
+        name = f"{number:02d}-{stem}.png"
+        (directory / name).write_bytes(data)
+        written[caption] = name
+    return written

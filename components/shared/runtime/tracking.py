@@ -1,0 +1,145 @@
+"""MLflow: one parent run a pipeline run, one child a step, datasets by digest, and the champion's place.
+
+A step's figures reach the tracking server after its work; a server that fails then costs the figures there, never the
+work: the caller records `TrackingFault`. A server that is down before a run starts is refused by the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from components.shared.runtime.records import ArtifactRecord, StepRecord
+from components.shared.runtime.report import Report
+
+EXPERIMENT = "pixelis"
+DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests; the whole sha256 goes into a tag
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def client() -> Any:
+    """An MlflowClient on MLFLOW_TRACKING_URI."""
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def experiment_id(mlflow_client: Any) -> str:
+    """The project's experiment, made where missing."""
+    from mlflow.exceptions import MlflowException
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    found = mlflow_client.get_experiment_by_name(name)
+    if found:
+        return found.experiment_id
+    try:
+        return mlflow_client.create_experiment(name, artifact_location=os.environ.get("PIXELIS_MLFLOW_ARTIFACTS"))
+    except MlflowException:  # another step was first
+        return mlflow_client.get_experiment_by_name(name).experiment_id
+
+
+def parent_run(mlflow_client: Any, run: str, tags: dict[str, str] | None = None) -> str:
+    """The MLflow run of a pipeline run: found by its tag, made where missing; returns its id."""
+    experiment = experiment_id(mlflow_client)
+    query = f"tags.`pixelis.run_id` = '{run}' AND tags.`pixelis.kind` = 'pipeline'"
+    found = mlflow_client.search_runs([experiment], query, max_results=1)
+    if found:
+        return found[0].info.run_id
+    base = {"pixelis.run_id": run, "pixelis.kind": "pipeline", **(tags or {})}
+    return mlflow_client.create_run(experiment, tags=base, run_name=run).info.run_id
+
+
+def log_step(record: StepRecord, report: Report, pictures: Path | None, page: str) -> str:
+    """Write one step's record as a child run; returns the child's id."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    api = client()
+    parent = parent_run(api, record.run_id)
+    tags = {
+        "mlflow.parentRunId": parent,
+        "pixelis.run_id": record.run_id,
+        "pixelis.kind": "step",
+        "pixelis.step": record.step,
+        "pixelis.provenance": report.provenance,
+        "pixelis.config_digest": record.config_digest,
+        "git_sha": os.environ.get("PIXELIS_GIT_SHA", "unknown"),
+    }
+    run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
+    child = run.info.run_id
+    stamp = int((record.started + record.seconds) * 1000)
+    metrics = [Metric(name, float(value), stamp, 0) for name, value in report.metrics.items()]
+    metrics += [Metric("seconds", record.seconds, stamp, 0), Metric("peak_rss_bytes", record.peak_rss_bytes, stamp, 0)]
+    for name, points in report.curves.items():
+        metrics += [Metric(f"curve.{name}", float(y), stamp, round(x)) for x, y in points]
+    params = [Param(key, str(value)[:500]) for key, value in flatten(record.config).items()]
+    for start in range(0, len(metrics), 900):
+        api.log_batch(child, metrics=metrics[start : start + 900])
+    for start in range(0, len(params), 90):
+        api.log_batch(child, params=params[start : start + 90])
+    digests = [RunTag(f"pixelis.output.{name}.sha256", item.sha256) for name, item in record.outputs.items()]
+    api.log_batch(child, tags=digests[:90])
+    log_datasets(api, child, record)
+    api.log_text(child, page, "report.html")
+    if report.markdown:
+        api.log_text(child, report.markdown, "report.md")
+    if pictures and pictures.is_dir():
+        api.log_artifacts(child, str(pictures), "pictures")
+    api.set_terminated(child, "FINISHED", end_time=stamp)
+    return child
+
+
+def log_failure(record: StepRecord) -> str:
+    """A child run for a step that failed, with its cause as a tag."""
+    api = client()
+    tags = {
+        "mlflow.parentRunId": parent_run(api, record.run_id),
+        "pixelis.run_id": record.run_id,
+        "pixelis.kind": "step",
+    }
+    tags |= {"pixelis.step": record.step, "pixelis.error": record.error[:4000]}
+    run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
+    api.set_terminated(run.info.run_id, "FAILED")
+    return run.info.run_id
+
+
+def log_datasets(api: Any, child: str, record: StepRecord) -> None:
+    """Inputs and outputs as MLflow datasets: one step's output has the digest of the next one's input."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    def entry(name: str, item: ArtifactRecord, context: str) -> DatasetInput:
+        dataset = Dataset(
+            name=name, digest=item.sha256[:DIGEST_LENGTH], source_type="local", source=f'{{"uri":"{item.uri}"}}'
+        )
+        tags = [InputTag("mlflow.data.context", context), InputTag("sha256", item.sha256)]
+        return DatasetInput(dataset=dataset, tags=tags)
+
+    inputs = [entry(name, item, "input") for name, items in record.inputs.items() for item in items]
+    outputs = [entry(name, item, "output") for name, item in record.outputs.items()]
+    if inputs or outputs:
+        api.log_inputs(child, datasets=inputs + outputs)
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one level with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict):
+            flat |= flatten(item, f"{name}.")
+        else:
+            flat[name] = item
+    return flat
+
+
+def champion(model_name: str) -> Any | None:
+    """The registered version that holds the alias `champion`, None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client().get_model_version_by_alias(model_name, "champion")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
