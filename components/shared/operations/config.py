@@ -1,0 +1,40 @@
+"""Settings of the operations; the same section must be used wherever one policy is trained, evaluated and served."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from components.shared.runtime.config import Section
+
+
+class OperationsConfig(Section):
+    """Settings of the built-in operations and the registry's limits."""
+
+    zoom_size: int | None = Field(None, ge=28, le=4096)
+    """Side in pixels of ZOOM_IN's square output; None returns the crop as it is."""
+    zoom_padding: float = Field(0.1, ge=0, le=1)
+    """ZOOM_IN's context on each side as a share of the box's width and height, where the call gives none."""
+    zoom_fit: Literal["letterbox", "resize"] = "letterbox"
+    """How a crop becomes square: `letterbox` keeps its shape on black, `resize` stretches it."""
+    zoom_min_side: int = Field(28, ge=1, le=1024)
+    """Source crops with a side of this many pixels or fewer are refused."""
+    time_limit_s: float = Field(10.0, gt=0, le=600)
+    """A call that takes longer fails with `timeout`."""
+    max_calls: int = Field(16, ge=1, le=1000)
+    """Calls of one answer that are executed; the rest fail with `too_many_calls`."""
+    max_frame_pixels: int = Field(64_000_000, ge=1, le=1_000_000_000)
+    """Frames with more pixels are refused."""
+    max_image_pixels: int = Field(4_000_000, ge=1, le=64_000_000)
+    """Largest image an operation may return."""
+    max_text_chars: int = Field(4000, ge=100, le=100_000)
+    """Longer texts are cut, with a mark."""
+    cache_bytes: int = Field(64 * 2**20, ge=0, le=16 * 2**30)
+    """Memory for cached results, 0 for no cache."""
+    quarantine_after: int = Field(3, ge=1, le=1000)
+    """An operation that hung this often is no longer called."""
+
+
+TWIN_OPERATIONS = OperationsConfig(zoom_size=112, zoom_padding=0.0)
+"""The twin profile's settings: 4x4 grid cells come back as 112x112 crops without padding."""
