@@ -66,14 +66,13 @@ class Clip:
     @cached_property
     def view_frames(self) -> np.ndarray:
         """The policy's frames, uint8 RGB (frames, size, size, 3)."""
-        import cv2
+        from components.shared.samples.jpeg import decode_jpeg
 
-        strip = cv2.cvtColor(cv2.imdecode(np.frombuffer(self.view_jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        strip = decode_jpeg(self.view_jpeg)
         return strip.reshape(len(self.meta.frame_times_s), -1, strip.shape[1], 3)
 
     def source_frame(self, index: int) -> np.ndarray:
         """One chosen frame at source resolution, uint8 RGB (height, width, 3)."""
-        import cv2
+        from components.shared.samples.jpeg import decode_jpeg
 
-        encoded = np.frombuffer(self.source_jpegs[index], np.uint8)
-        return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return decode_jpeg(self.source_jpegs[index])

@@ -1,0 +1,168 @@
+"""WebDataset shards: the container that clips and trajectories travel in, and the streaming reader.
+
+A shard is a USTAR archive in WebDataset's convention: members of one sample stand together and share the name up to
+the first dot (`K.json`, `K.00.jpg`). Written with the standard library's tarfile rather than webdataset's ShardWriter,
+because importing webdataset imports torch (a second and 200 MB in every worker) and its writer passes the size limit
+before it looks; that webdataset itself reads these shards is a test.
+
+Guarantees: bytes depend on keys and members only (no time, user or machine in a header); a shard never exceeds the
+limit unless one sample alone does; the digest is computed while writing, so a record always describes its shard.
+Not guaranteed: a shard is readable before `close` (its step's output is staged and renamed whole).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from pydantic import Field
+
+from components.shared.runtime.config import Section
+from components.shared.runtime.errors import ArtifactError
+
+MAX_SHARD_BYTES = 200_000_000
+BLOCK = 512
+RECORD_BYTES = 10_240  # tarfile pads an archive to this
+KEY = re.compile(r"[A-Za-z0-9_+=@-]{1,80}")
+
+
+class ShardRecord(Section):
+    """What the index says about one shard."""
+
+    name: str
+    """File name inside the artifact."""
+    count: int = Field(ge=0)
+    """Samples in it."""
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class HashingFile:
+    """A file that keeps the sha256 of what is written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self.digest.update(data)
+        self.size += len(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size
+
+
+class ShardWriter:
+    """Writes samples into `<prefix>-NNNNNN.tar` files of bounded size.
+
+    Args:
+        root: Existing directory of the artifact.
+        prefix: Usually the split's name.
+        max_bytes: Size no shard exceeds (except by a single larger sample).
+        first: Number of the first shard.
+    """
+
+    def __init__(self, root: Path, prefix: str, *, max_bytes: int = MAX_SHARD_BYTES, first: int = 0) -> None:
+        self.root, self.prefix, self.max_bytes, self.number = root, prefix, max_bytes, first
+        self.records: list[ShardRecord] = []
+        self._file: IO[bytes] | None = None
+        self._seen: set[str] = set()
+        self._count = 0
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample; members are written in the mapping's order.
+
+        Raises:
+            ArtifactError: the key is used twice, or is no plain name (a dot would end it early on reading).
+        """
+        if not KEY.fullmatch(key):
+            raise ArtifactError(
+                f"sample key {key!r} cannot name shard members (letters, digits and _+=@- only, at most 80)."
+            )
+        if key in self._seen:
+            raise ArtifactError(
+                f"sample key {key!r} is written twice to {self.prefix} shards; readers would mix the two."
+            )
+        self._seen.add(key)
+        size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
+        if self._file is not None and self._hashing.size + size + 2 * BLOCK + RECORD_BYTES > self.max_bytes:
+            self._finish()
+        if self._file is None:
+            self._open()
+        for suffix, data in members.items():
+            info = tarfile.TarInfo(f"{key}.{suffix}")
+            info.size, info.mode = len(data), 0o444
+            self._tar.addfile(info, io.BytesIO(data))
+        self._count += 1
+
+    def _open(self) -> None:
+        self._file = open(self.root / f"{self.prefix}-{self.number:06d}.tar", "wb")  # noqa: SIM115
+        self._hashing = HashingFile(self._file)
+        archive: Any = self._hashing
+        self._tar = tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def _finish(self) -> None:
+        if self._file is None:
+            return
+        self._tar.close()
+        self._file.close()
+        name = f"{self.prefix}-{self.number:06d}.tar"
+        self.records.append(
+            ShardRecord(name=name, count=self._count, bytes=self._hashing.size, sha256=self._hashing.digest.hexdigest())
+        )
+        self._file, self._count = None, 0
+        self.number += 1
+
+    def close(self) -> tuple[ShardRecord, ...]:
+        """Finish the last shard and return the records of all."""
+        self._finish()
+        return tuple(self.records)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Stream one shard: (key, members by suffix), in the order of writing.
+
+    Raises:
+        ArtifactError: the shard is missing, truncated or no archive; names it.
+    """
+    key = ""
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for info in archive:
+                name, _, suffix = info.name.partition(".")
+                if name != key and members:
+                    yield key, members
+                    members = {}
+                key = name
+                file = archive.extractfile(info)
+                data = file.read() if file else b""
+                if len(data) != info.size:
+                    raise tarfile.ReadError(f"{info.name} ends early")
+                members[suffix] = data
+                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+    except FileNotFoundError:
+        raise ArtifactError(f"shard {path} is missing.", remedy="Run the step that writes it again.") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise ArtifactError(
+            f"shard {path} cannot be read ({error}); samples after {key or 'its start'} are lost.",
+            remedy="Run the step that writes it again.",
+        ) from error
+    if members:
+        yield key, members
