@@ -71,7 +71,7 @@ def describe(error: ValidationError, name: str) -> str:
     """One line a wrong key: its full name, the value given and what is allowed."""
     lines = []
     for item in error.errors(include_url=False):
-        key = ".".join([name, *(str(part) for part in item["loc"])])
+        key = ".".join(part for part in [name, *(str(part) for part in item["loc"])] if part)
         if item["type"] == "extra_forbidden":
             lines.append(f"{key} = {item['input']!r}: no such key")
         else:

@@ -11,7 +11,8 @@ from components.shared.runtime.report import Report
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1c1e21}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:1.6em}table{border-collapse:collapse;margin:.5em 0}
-td,th{border:1px solid #d0d4da;padding:.25em .7em;text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}
+td,th{border:1px solid #d0d4da;padding:.25em .7em;text-align:left}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
 img{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f5f6f8;padding:.8em}figcaption{color:#555}"""
 
 

@@ -1,8 +1,8 @@
 """What is known about a step's execution, and where a run keeps it.
 
-A step record is written twice: as `steps/<step>.json` in the run's directory while and after the step runs (state of this
-run), and inside `artifact.json` of every artifact it made (state of the artifact, which outlives the run and is how a
-cached step is traced to the run that made it).
+A step record is written twice: as `steps/<step>.json` in the run's directory while and after the step runs (state of
+this run), and inside `artifact.json` of every artifact it made (state of the artifact, which outlives the run and is
+how a cached step is traced to the run that made it).
 """
 
 from __future__ import annotations

@@ -225,3 +225,19 @@ def full_disk_explained() -> Iterator[None]:
                 remedy="Free space, then run again with --resume.",
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def record_values(name: str, config: dict[str, Any]) -> Iterator[StepRecord]:
+    """Record a step that handles values only (configure, gate): no artifacts, no report."""
+    record = StepRecord(step=name, run_id=records.run_id(), started=time.time(), pid=os.getpid(), config=config)
+    start_process(name, record)
+    try:
+        with PeakMemory() as memory:
+            yield record
+        record.status, record.seconds = "SUCCEEDED", time.time() - record.started
+        record.peak_rss_bytes = memory.peak_bytes
+        records.save_record(record)
+    except BaseException as error:
+        fail(record, error)
+        raise

@@ -1,0 +1,94 @@
+"""Validates the run form, lays it over the profile's configuration and hands each step its section.
+
+A section also carries the digest of its step's source, so that the cache of a step is invalidated by a change of its
+section or its code, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.configure.config import DESTINATIONS, RunForm
+from components.shared.runtime.config import StepSection, canonical_json, describe
+from components.shared.runtime.errors import ConfigError
+
+SHARED = "components.shared"
+
+
+def resolve_sections(
+    profile: dict[str, dict[str, Any]], classes: dict[str, str], form: dict[str, Any], overrides: dict[str, dict[str, Any]]
+) -> dict[str, str]:
+    """Canonical JSON of every step's section.
+
+    Args:
+        profile: The profile's sections, `run` among them.
+        classes: `module:Class` of each section.
+        form: Values of the run form.
+        overrides: Keys laid over everything, by section.
+
+    Returns:
+        Section name -> canonical JSON, `code` filled.
+
+    Raises:
+        ConfigError: a wrong value in the form or an override; names the key, the value and what is allowed.
+    """
+    merged = {name: dict(section) for name, section in profile.items()}
+    try:
+        values = RunForm.model_validate(form)
+    except ValidationError as error:
+        raise ConfigError(describe(error, "run form"), remedy="Correct the value in the run form.") from error
+    for key, destination in DESTINATIONS.items():
+        section, _, name = destination.partition(".")
+        merged[section][name] = getattr(values, key)
+    for name, section in overrides.items():
+        if name not in merged:
+            raise ConfigError(f"overrides.{name}: no such section; nothing was run.", remedy=f"Choose one of {sorted(merged)}.")
+        lay_over(merged[name], section)
+    run_defaults = profile["run"]
+    result = {}
+    for name, reference in classes.items():
+        section = merged[name]
+        for key in ("seed", "deterministic"):
+            if section.get(key) == run_defaults[key] and key not in overrides.get(name, {}):
+                section[key] = merged["run"][key]
+        result[name] = validated(name, reference, section).canonical()
+    return result
+
+
+def lay_over(base: dict[str, Any], over: dict[str, Any]) -> None:
+    """Merge `over` into `base`, dictionaries key by key."""
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            base[key] = dict(base[key])
+            lay_over(base[key], value)
+        else:
+            base[key] = value
+
+
+def validated(name: str, reference: str, section: dict[str, Any]) -> StepSection:
+    """The section as an instance of its class, with the digest of its step's source."""
+    module, _, attribute = reference.partition(":")
+    section_class: type[StepSection] = getattr(importlib.import_module(module), attribute)
+    section = section | {"code": source_digest(module.rpartition(".")[0])}
+    try:
+        parsed = json.loads(canonical_json(section))
+        return section_class.model_validate(parsed)
+    except ValidationError as error:
+        raise ConfigError(describe(error, name), remedy="See pipeline_config.yaml for every key and its meaning.") from error
+
+
+def source_digest(package: str) -> str:
+    """sha256 (first 16 hex digits) over the sources of a step's package and of everything shared."""
+    digest = hashlib.sha256()
+    for name in (package, SHARED):
+        module = importlib.import_module(name)
+        root = Path(str(module.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{name}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""The steps in the order in which data flows, with their section of the configuration and their image family.
+
+The one table that configuration, placement, the command line and the summary read; a new step is a new row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: its name in the DAG, where its section's class lives, and which image it runs in."""
+
+    name: str
+    section: str
+    """`module:Class` of the step's configuration section, empty where it has none of its own."""
+    image: str
+    """Image family: data, train or serve."""
+    about: str
+
+
+STEPS = (
+    Step("configure", "", "data", "validate the run form, hand each step its section"),
+    Step(
+        "recordings",
+        "components.data_synthesis.recordings.config:RecordingsConfig",
+        "data",
+        "digital twin, OpenPack tree or labelled videos",
+    ),
+    Step("clips", "components.data_synthesis.clips.config:ClipsConfig", "data", "windows, frame sampling, shards"),
+    Step(
+        "trajectories",
+        "components.data_synthesis.trajectories.config:TrajectoriesConfig",
+        "data",
+        "questions, executed operations, quality filter",
+    ),
+    Step("base_model", "components.base_model.config:BaseModelConfig", "train", "the policy's starting weights"),
+    Step("alignment", "components.alignment.config:AlignmentConfig", "train", "contrastive encoders, Matryoshka widths"),
+    Step("sft", "components.sft.config:SftConfig", "train", "curriculum fine-tuning (LoRA)"),
+    Step("rft", "components.rft.config:RftConfig", "train", "GRPO with visual operations"),
+    Step("evaluation", "components.evaluation.config:EvaluationConfig", "train", "metrics, baselines, intervals, gate"),
+    Step("promotion", "components.promotion.config:PromotionConfig", "data", "registry version, model card, alias"),
+    Step("ttrl", "components.ttrl.config:TtrlConfig", "serve", "deploy the service that goes on learning"),
+    Step("finish", "", "data", "summary, on success and on failure"),
+)
+BY_NAME = {step.name: step for step in STEPS}
+SECTIONS = {step.name: step.section for step in STEPS if step.section}
+EXTRA_TASKS = {"clips": "clips_join", "evaluation": "gate"}
+"""Tasks that belong to a step but are tasks of their own in the DAG."""
