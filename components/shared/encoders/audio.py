@@ -1,0 +1,102 @@
+"""Sound to embeddings: log-mel, Whisper encoder, projector, Perceiver beside the mean.
+
+Guarantee: what lies past the end of a short sound is masked from pooling (Whisper itself sees padded mel frames).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from components.shared.encoders.config import EncoderConfig
+from components.shared.encoders.matryoshka import Encoded, nested
+from components.shared.encoders.perceiver import Pool
+from components.shared.runtime.errors import InputError
+
+SAMPLE_RATE = 16000
+HOP = 160
+STRIDE = 2
+"""Whisper's second convolution halves the mel rate: one state is 20 ms."""
+
+
+def decode_audio(encoded: bytes) -> np.ndarray:
+    """Any sound file's bytes as float32 mono at 16 kHz, (samples,).
+
+    Raises:
+        InputError: no sound in it.
+    """
+    import av
+
+    pieces: list[np.ndarray] = []
+    try:
+        with av.open(io.BytesIO(encoded), mode="r") as container:
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            for frame in container.decode(audio=0):
+                pieces += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+            pieces += [out.to_ndarray()[0] for out in resampler.resample(None)]
+    except (av.FFmpegError, IndexError) as error:
+        raise InputError(f"a sound of {len(encoded)} bytes cannot be decoded ({error}), so no embedding.") from error
+    return np.concatenate(pieces).astype(np.float32) if pieces else np.zeros(0, np.float32)
+
+
+def tiny_whisper_config(config: EncoderConfig) -> WhisperConfig:
+    """The transformers configuration of an encoder built from numbers."""
+    shape = config.audio_tower
+    return WhisperConfig(
+        d_model=shape.hidden,
+        encoder_layers=shape.layers,
+        encoder_attention_heads=shape.heads,
+        encoder_ffn_dim=4 * shape.hidden,
+        num_mel_bins=shape.num_mel_bins,
+        max_source_positions=round(shape.seconds * SAMPLE_RATE / HOP / STRIDE),
+        dropout=0.0,
+    )
+
+
+class AudioEncoder(nn.Module):
+    """Whisper encoder, projector and pooling."""
+
+    def __init__(self, config: EncoderConfig, tower: WhisperEncoder) -> None:
+        super().__init__()
+        self.widths, self.tower = config.widths, tower
+        self.positions = int(tower.config.max_source_positions)
+        seconds = self.positions * STRIDE * HOP / SAMPLE_RATE
+        self.extractor = WhisperFeatureExtractor(
+            feature_size=int(tower.config.num_mel_bins),
+            sampling_rate=SAMPLE_RATE,
+            hop_length=HOP,
+            chunk_length=round(seconds),
+        )
+        hidden, dim = int(tower.config.d_model), config.full_width
+        self.projector = nn.Sequential(nn.Linear(hidden, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.pool = Pool(
+            config.pooling,
+            dim,
+            num_latents=config.num_latents,
+            depth=config.perceiver_depth,
+            heads=config.perceiver_heads,
+        )
+
+    def mel(self, sounds: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """16 kHz sounds -> log-mel (B, bins, frames) padded to the window, mask (B, positions) of real states."""
+        features = self.extractor(
+            list(sounds), sampling_rate=SAMPLE_RATE, return_tensors="np", padding="max_length", truncation=True
+        )["input_features"]
+        frames = self.positions * STRIDE
+        mel = torch.zeros(len(sounds), features.shape[1], frames)
+        mel[:, :, : features.shape[2]] = torch.from_numpy(features[:, :, :frames])
+        states = torch.tensor([max(1, min(self.positions, -(-len(sound) // (HOP * STRIDE)))) for sound in sounds])
+        return mel, torch.arange(self.positions)[None] < states[:, None]
+
+    def forward(self, mel: torch.Tensor, mask: torch.Tensor) -> Encoded:
+        """mel (B, bins, frames), mask (B, positions) -> Encoded."""
+        tokens = self.projector(self.tower(mel).last_hidden_state)
+        times = torch.arange(tokens.shape[1]) * (HOP * STRIDE / SAMPLE_RATE)
+        pooled, sequence = self.pool(tokens, mask, times.expand(len(tokens), -1))
+        return Encoded(pooled, sequence, nested(pooled, self.widths))

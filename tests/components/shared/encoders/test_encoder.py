@@ -1,0 +1,146 @@
+"""Encoders' shapes, the artifact's round trip, and refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from components.shared.encoders.audio import decode_audio
+from components.shared.encoders.config import AudioShape, EncoderConfig, TextShape, VisionShape
+from components.shared.encoders.encoder import load_encoder
+from components.shared.encoders.model import CARD, WEIGHTS, build_model
+from components.shared.runtime.errors import ArtifactError, ConfigError, InputError
+
+TINY = EncoderConfig(
+    widths=(4, 16),
+    num_latents=2,
+    perceiver_heads=2,
+    vision_tower=VisionShape(image_size=28, patch_size=14, hidden=16, layers=1, heads=2),
+    text_tower=TextShape(vocabulary=300, hidden=16, layers=1, heads=2),
+    audio_tower=AudioShape(hidden=16, layers=1, heads=2, num_mel_bins=20, seconds=1.0),
+)
+TEXTS = ["picking from the shelf", "scanning the label"]
+
+
+def model(**changes):
+    torch.manual_seed(0)
+    return build_model(TINY.model_copy(update=changes), TEXTS).eval()
+
+
+def frames(count: int, size: int = 28) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model().save(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def test_round_trip_gives_the_same_embeddings(saved):
+    encoder, original = load_encoder(saved), model()
+    clip, times = frames(5), [0.0, 0.4, 1.0, 2.0, 4.5]
+    got = encoder.embed_clip(clip, times)
+    assert {width: (row.shape, row.dtype) for width, row in got.items()} == {
+        4: ((4,), np.float32),
+        16: ((16,), np.float32),
+    }
+    with torch.inference_mode():
+        text = original.text(TEXTS).mrl[16].numpy()
+    assert np.array_equal(encoder.embed_text(TEXTS)[16], text)
+    for rows in (*got.values(), *encoder.embed_text(TEXTS).values(), *encoder.embed_frames(frames(2, 64)).values()):
+        assert np.allclose(np.linalg.norm(np.atleast_2d(rows), axis=1), 1, atol=1e-5)
+
+
+def test_text_does_not_depend_on_its_neighbours_in_the_batch(saved):
+    encoder = load_encoder(saved)
+    together = encoder.embed_text(["scan", "a much longer text with ünknown words, 漢字 too"])[16]
+    assert np.allclose(encoder.embed_text(["scan"])[16][0], together[0], atol=1e-5)
+    assert not np.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_clips_are_embedded_alike_alone_and_together(saved):
+    encoder = load_encoder(saved)
+    clips = [(frames(3), [0, 1, 2]), (frames(4), [0, 1, 2, 3])]
+    together = encoder.embed_clips(clips)[4]
+    assert np.array_equal(together[1], encoder.embed_clip(*clips[1])[4])
+    assert encoder.embed_clips([])[16].shape == (0, 16)
+
+
+def test_the_order_of_frames_matters_once_pooling_has_learned(saved):
+    encoder = load_encoder(saved)
+    torch.nn.init.normal_(encoder.model.vision.pool.mix.weight)
+    clip = frames(4)
+    assert not np.allclose(
+        encoder.embed_clip(clip, [0, 1, 2, 3])[16], encoder.embed_clip(clip[::-1], [0, 1, 2, 3])[16], atol=1e-3
+    )
+
+
+def test_wrong_arrays_are_refused(saved):
+    encoder = load_encoder(saved)
+    with pytest.raises(ValueError, match="float32"):
+        encoder.embed_frames(frames(2).astype(np.float32))
+    with pytest.raises(ValueError, match="3 frames came with 2 times"):
+        encoder.embed_clip(frames(3), [0, 1])
+
+
+def test_damaged_artifacts_are_refused(saved):
+    (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        load_encoder(saved)
+    card = json.loads((saved / CARD).read_text())
+    (saved / CARD).write_text(json.dumps(card | {"format": "other"}))
+    with pytest.raises(ArtifactError, match="'other'"):
+        load_encoder(saved)
+
+
+def test_audio_ignores_what_lies_past_the_end(tmp_path):
+    whole = model(audio=True)
+    short = np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    mel, mask = whole.audio.mel([short, np.tile(short, 4)])
+    assert mel.shape == (2, 20, 100) and mask.sum(1).tolist() == [25, 50]
+    encoded = whole.audio(mel, mask)
+    assert encoded.mrl[16].shape == (2, 16) and not torch.allclose(encoded.pooled[0], encoded.pooled[1])
+    whole.save(tmp_path / "audio")
+    again = load_encoder(tmp_path / "audio").model
+    assert torch.allclose(again.audio(mel, mask).pooled, encoded.pooled)
+
+
+def test_sound_is_decoded_and_resampled(tmp_path):
+    import av
+
+    path = tmp_path / "tone.flac"
+    tone = (np.sin(np.arange(22050) / 22050 * 2 * np.pi * 440) * 20000).astype(np.int16)[None]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("flac", rate=22050, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        frame.sample_rate = 22050
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            out.mux(packet)
+    sound = decode_audio(path.read_bytes())
+    assert abs(len(sound) - 16000) <= 2 and sound.dtype == np.float32
+    assert np.argmax(np.abs(np.fft.rfft(sound[:16000]))) == pytest.approx(440, abs=2)
+    with pytest.raises(InputError, match="no embedding"):
+        decode_audio(b"not a sound")
+
+
+def test_pretrained_towers_from_a_local_folder(tmp_path):
+    first = model()
+    first.vision.tower.save_pretrained(tmp_path / "clip")
+    shape = TINY.vision_tower.model_copy(update={"pretrained": str(tmp_path / "clip"), "frozen": True})
+    torch.manual_seed(1)
+    second = build_model(TINY.model_copy(update={"vision_tower": shape}), TEXTS)
+    pixels = torch.rand(2, 3, 28, 28)
+    assert torch.equal(
+        first.vision.frame_features(pixels), second.vision.tower.eval()(pixel_values=pixels).pooler_output[:, None]
+    )
+    assert not any(p.requires_grad for p in second.vision.tower.parameters())
+    with pytest.raises(ConfigError, match="no revision is given"):
+        build_model(TINY.model_copy(update={"vision_tower": VisionShape(pretrained="owner/some-clip")}), TEXTS)
+
+
+@pytest.mark.parametrize("widths", [(64, 32), (), (32, 32)])
+def test_widths_must_ascend(widths):
+    with pytest.raises(ValueError, match="ascending"):
+        EncoderConfig(widths=widths)

@@ -1,0 +1,97 @@
+"""InfoNCE and the Matryoshka sum against float64 formulas written out loop by loop, and hand-computed cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from components.shared.encoders.losses import contrastive_loss, gather_rows, symmetric_infonce
+from components.shared.encoders.matryoshka import nested
+
+
+def unit(rows: int, width: int, seed: int) -> torch.Tensor:
+    x = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def reference(a: np.ndarray, b: np.ndarray, scale: float, groups: list[int]) -> float:
+    total = 0.0
+    for first, second in ((a, b), (b, a)):
+        for i in range(len(a)):
+            logits = [scale * float(first[i] @ second[j]) for j in range(len(a))]
+            log_z = math.log(sum(math.exp(x) for x in logits))
+            positives = [j for j in range(len(a)) if groups[j] == groups[i]]
+            total += sum(log_z - logits[j] for j in positives) / len(positives) / len(a)
+    return total / 2
+
+
+@pytest.mark.parametrize("groups", [None, [0, 1, 0, 2, 1]], ids=["every row its own", "shared captions"])
+def test_infonce_equals_the_formula(groups):
+    a, b = unit(5, 7, 1), unit(5, 7, 2)
+    got = symmetric_infonce(a, b, torch.tensor(math.log(9.0)), None if groups is None else torch.tensor(groups))
+    assert got.item() == pytest.approx(reference(a.numpy(), b.numpy(), 9.0, groups or list(range(5))), rel=1e-12)
+
+
+def test_infonce_by_hand():
+    """Two orthogonal rows that match perfectly at scale s: loss = log(1 + exp(-s)) both ways."""
+    eye = torch.eye(2, dtype=torch.float64)
+    assert symmetric_infonce(eye, eye, torch.tensor(math.log(3.0))).item() == pytest.approx(math.log1p(math.exp(-3)))
+
+
+def test_scale_is_clamped_at_100():
+    a, b = unit(4, 3, 3), unit(4, 3, 4)
+    at = lambda scale: symmetric_infonce(a, b, torch.tensor(math.log(scale), dtype=torch.float64)).item()
+    assert at(500.0) == pytest.approx(at(100.0))
+    assert at(500.0) != pytest.approx(at(90.0))
+
+
+def test_gradients():
+    a, b = unit(4, 3, 5).requires_grad_(), unit(4, 3, 6).requires_grad_()
+    scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    groups = torch.tensor([0, 0, 1, 2])
+    assert torch.autograd.gradcheck(lambda x, y, s: symmetric_infonce(x, y, s, groups), (a, b, scale))
+
+
+def test_nested_truncates_before_normalising():
+    x = torch.tensor([[3.0, 4.0, 12.0]])
+    got = nested(x, (2, 3))
+    assert torch.allclose(got[2], torch.tensor([[0.6, 0.8]]))
+    assert torch.allclose(got[3], x / 13)
+    with pytest.raises(ValueError, match="width 4"):
+        nested(x, (2, 4))
+
+
+def test_matryoshka_sum_over_every_pair():
+    raw = {name: unit(6, 8, seed) for name, seed in (("vision", 1), ("text", 2), ("audio", 3))}
+    mrl = {name: nested(x, (2, 8)) for name, x in raw.items()}
+    scale = torch.tensor(math.log(5.0), dtype=torch.float64)
+
+    def at(width: int) -> float:
+        pairs = (("audio", "text"), ("audio", "vision"), ("text", "vision"))
+        return sum(symmetric_infonce(mrl[a][width], mrl[b][width], scale).item() for a, b in pairs) / 3
+
+    got = contrastive_loss(mrl, scale, w_clip=0.7, w_mrl=0.3).item()
+    assert got == pytest.approx(0.7 * at(8) + 0.3 * (at(2) + at(8)), rel=1e-12)
+
+
+def test_missing_rows_are_left_out_of_their_pairs():
+    mrl = {name: nested(unit(5, 4, seed), (4,)) for name, seed in (("vision", 1), ("text", 2), ("audio", 3))}
+    here = torch.tensor([True, False, True, True, False])
+    scale = torch.tensor(0.5, dtype=torch.float64)
+    got = contrastive_loss(mrl, scale, present={"audio": here}, w_clip=1.0, w_mrl=0.0)
+    va = symmetric_infonce(mrl["audio"][4][here], mrl["vision"][4][here], scale)
+    ta = symmetric_infonce(mrl["audio"][4][here], mrl["text"][4][here], scale)
+    vt = symmetric_infonce(mrl["text"][4], mrl["vision"][4], scale)
+    assert got.item() == pytest.approx(((va + ta + vt) / 3).item())
+
+
+def test_nothing_to_contrast_is_an_error():
+    mrl = {"vision": nested(unit(3, 4, 1), (4,)), "text": nested(unit(3, 4, 2), (4,))}
+    with pytest.raises(ValueError, match="nothing to contrast"):
+        contrastive_loss(mrl, torch.tensor(0.0), present={"text": torch.tensor([True, False, False])})
+
+
+def test_gather_alone_is_identity():
+    x = unit(3, 4, 1)
+    assert gather_rows(x) is x
