@@ -78,7 +78,11 @@ def read_file() -> dict[str, Any]:
 
 
 def compose(
-    profile: str = "twin", overrides: Iterable[str] = (), environment: Mapping[str, str] | None = None, *, fill_seed: bool = True
+    profile: str = "twin",
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+    *,
+    fill_seed: bool = True,
 ) -> Any:
     """The validated configuration (an instance of `config_class()`).
 
@@ -94,7 +98,9 @@ def compose(
     value = read_file()
     known = value.pop("profiles", {})
     if profile not in known:
-        raise ConfigError(f"profile {profile!r} does not exist; nothing was run.", remedy=f"Choose one of {sorted(known)}.")
+        raise ConfigError(
+            f"profile {profile!r} does not exist; nothing was run.", remedy=f"Choose one of {sorted(known)}."
+        )
     value = merge(value, known[profile] or {})
     for source in (from_environment(os.environ if environment is None else environment), from_text(overrides)):
         value = merge(value, source)

@@ -1,6 +1,6 @@
-"""Where each step runs: image, processor, memory, accelerator, time limit, retries. The only code that touches any of it.
+"""Where each step runs: image, processor, memory, accelerator, time limit, retries.
 
-Everything here is fixed when the pipeline is compiled; local runs ignore all but the image's name.
+The only code that touches any of it. Everything here is fixed when the pipeline is compiled; local runs ignore all but the image's name.
 """
 
 from __future__ import annotations
@@ -73,13 +73,16 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection) -> dsl
     if resources.retries:
         task.set_retry(num_retries=resources.retries, backoff_duration="30s")
     if resources.shm:
-        kubernetes.empty_dir_mount(task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shm)  # noqa: S108
+        kubernetes.empty_dir_mount(
+            task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shm
+        )
     kubernetes.set_timeout(task, seconds=resources.timeout_s)
     kubernetes.set_image_pull_policy(task, placement.image_pull_policy)
-    kubernetes.use_field_path_as_env(
-        task, env_name="PIXELIS_RUN_ID", field_path="metadata.labels['pipeline/runid']"
-    )
+    kubernetes.use_field_path_as_env(task, env_name="PIXELIS_RUN_ID", field_path="metadata.labels['pipeline/runid']")
     kubernetes.use_config_map_as_env(
-        task, config_map_name="pixelis-tracking", config_map_key_to_env={"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI"}, optional=True
+        task,
+        config_map_name="pixelis-tracking",
+        config_map_key_to_env={"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI"},
+        optional=True,
     )
     return task

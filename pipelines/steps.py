@@ -36,7 +36,9 @@ STEPS = (
         "questions, executed operations, quality filter",
     ),
     Step("base_model", "components.base_model.config:BaseModelConfig", "train", "the policy's starting weights"),
-    Step("alignment", "components.alignment.config:AlignmentConfig", "train", "contrastive encoders, Matryoshka widths"),
+    Step(
+        "alignment", "components.alignment.config:AlignmentConfig", "train", "contrastive encoders, Matryoshka widths"
+    ),
     Step("sft", "components.sft.config:SftConfig", "train", "curriculum fine-tuning (LoRA)"),
     Step("rft", "components.rft.config:RftConfig", "train", "GRPO with visual operations"),
     Step("evaluation", "components.evaluation.config:EvaluationConfig", "train", "metrics, baselines, intervals, gate"),

@@ -44,7 +44,7 @@ def form_defaults(config: Any) -> dict[str, Any]:
     return values
 
 
-def build(config: Any, until: str = "") -> Callable[..., Any]:  # noqa: PLR0915 - the DAG reads best in one piece
+def build(config: Any, until: str = "") -> Callable[..., Any]:
     """The pipeline of one configuration.
 
     Args:
@@ -57,6 +57,7 @@ def build(config: Any, until: str = "") -> Callable[..., Any]:  # noqa: PLR0915 
     profile = canonical_json(sections(config))
     classes = canonical_json(SECTIONS)
     default = form_defaults(config)
+    names = canonical_json([step.name for step in STEPS])
     order = [step.name for step in STEPS]
     last = order.index(until) if until else len(order)
     groups = list(range(config.clips.num_groups))
@@ -87,7 +88,7 @@ def build(config: Any, until: str = "") -> Callable[..., Any]:  # noqa: PLR0915 
             deploy: Start the service when the gate promotes the model.
             overrides: Further configuration keys by section, as JSON.
         """
-        end = put(finish(), "finish", always=True)
+        end = put(finish(steps=names, profile=config.profile), "finish", always=True)
         with dsl.ExitHandler(end, name="pixelis"):
             hand = put(
                 configure(
@@ -129,9 +130,7 @@ def build(config: Any, until: str = "") -> Callable[..., Any]:  # noqa: PLR0915 
             if not wanted("base_model"):
                 return
             base = put(
-                base_model(
-                    section=hand["base_model"], clips=cut, trajectories=tasks, recordings=read["recordings"]
-                ),
+                base_model(section=hand["base_model"], clips=cut, trajectories=tasks, recordings=read["recordings"]),
                 "base_model",
             ).outputs["model"]
             if not wanted("alignment"):
@@ -147,7 +146,7 @@ def build(config: Any, until: str = "") -> Callable[..., Any]:  # noqa: PLR0915 
             reinforced = put(
                 rft(section=hand["rft"], trajectories=tasks, clips=cut, base=base, adapter=tuned, encoder=encoder),
                 "rft",
-            ).outputs["adapter"]
+            ).outputs["reinforced"]
             if not wanted("evaluation"):
                 return
             judged = put(

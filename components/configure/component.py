@@ -44,5 +44,16 @@ def configure(
     with record_values("configure", form) as record:
         sections = resolve_sections(json.loads(profile), json.loads(classes), form, json.loads(overrides))
         record.facts = {"sections": {name: json.loads(text) for name, text in sections.items()}}
-    names = ["recordings", "clips", "trajectories", "base_model", "alignment", "sft", "rft", "evaluation", "promotion", "ttrl"]
+    names = [
+        "recordings",
+        "clips",
+        "trajectories",
+        "base_model",
+        "alignment",
+        "sft",
+        "rft",
+        "evaluation",
+        "promotion",
+        "ttrl",
+    ]
     return tuple(sections[name] for name in names)

@@ -22,7 +22,10 @@ SHARED = "components.shared"
 
 
 def resolve_sections(
-    profile: dict[str, dict[str, Any]], classes: dict[str, str], form: dict[str, Any], overrides: dict[str, dict[str, Any]]
+    profile: dict[str, dict[str, Any]],
+    classes: dict[str, str],
+    form: dict[str, Any],
+    overrides: dict[str, dict[str, Any]],
 ) -> dict[str, str]:
     """Canonical JSON of every step's section.
 
@@ -48,7 +51,9 @@ def resolve_sections(
         merged[section][name] = getattr(values, key)
     for name, section in overrides.items():
         if name not in merged:
-            raise ConfigError(f"overrides.{name}: no such section; nothing was run.", remedy=f"Choose one of {sorted(merged)}.")
+            raise ConfigError(
+                f"overrides.{name}: no such section; nothing was run.", remedy=f"Choose one of {sorted(merged)}."
+            )
         lay_over(merged[name], section)
     run_defaults = profile["run"]
     result = {}
@@ -80,7 +85,9 @@ def validated(name: str, reference: str, section: dict[str, Any]) -> StepSection
         parsed = json.loads(canonical_json(section))
         return section_class.model_validate(parsed)
     except ValidationError as error:
-        raise ConfigError(describe(error, name), remedy="See pipeline_config.yaml for every key and its meaning.") from error
+        raise ConfigError(
+            describe(error, name), remedy="See pipeline_config.yaml for every key and its meaning."
+        ) from error
 
 
 def source_digest(package: str) -> str:

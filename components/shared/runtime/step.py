@@ -41,6 +41,7 @@ def run_step(
     inputs: tuple[type, dict[str, Any]],
     outputs: tuple[type, dict[str, Any]],
     ui: dict[str, Any] | None = None,
+    after: Callable[[StepRecord, Report], None] | None = None,
 ) -> Report:
     """Run one step.
 
@@ -51,6 +52,7 @@ def run_step(
         inputs: The verb's inputs class and its values: KFP artifacts (or lists of them) become paths, the rest passes.
         outputs: The verb's outputs class and its KFP artifacts; a field named `work` receives a folder that survives.
         ui: KFP artifacts for people: `metrics`, `page` (HTML), `summary` (Markdown), `confusion`.
+        after: Called once the artifacts have their names, before the step counts as done (registering a model).
 
     Returns:
         The verb's report.
@@ -60,6 +62,8 @@ def run_step(
     try:
         with full_disk_explained(), PeakMemory() as memory:
             report = execute(record, verb, section, inputs, outputs, memory)
+            if after:
+                after(record, report)
         publish(record, report, ui or {})
     except BaseException as error:
         fail(record, error)

@@ -6,7 +6,10 @@ work: the caller records `TrackingFault`. A server that is down before a run sta
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from components.shared.runtime.records import ArtifactRecord, StepRecord
 from components.shared.runtime.report import Report
 
 EXPERIMENT = "pixelis"
+RECORD_FILE = "step_record.json"
 DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests; the whole sha256 goes into a tag
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -64,7 +68,7 @@ def log_step(record: StepRecord, report: Report, pictures: Path | None, page: st
         "pixelis.step": record.step,
         "pixelis.provenance": report.provenance,
         "pixelis.config_digest": record.config_digest,
-        "git_sha": os.environ.get("PIXELIS_GIT_SHA", "unknown"),
+        "git_sha": git_sha(),
     }
     run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
     child = run.info.run_id
@@ -81,6 +85,7 @@ def log_step(record: StepRecord, report: Report, pictures: Path | None, page: st
     digests = [RunTag(f"pixelis.output.{name}.sha256", item.sha256) for name, item in record.outputs.items()]
     api.log_batch(child, tags=digests[:90])
     log_datasets(api, child, record)
+    api.log_dict(child, asdict(record), RECORD_FILE)
     api.log_text(child, page, "report.html")
     if report.markdown:
         api.log_text(child, report.markdown, "report.md")
@@ -100,8 +105,20 @@ def log_failure(record: StepRecord) -> str:
     }
     tags |= {"pixelis.step": record.step, "pixelis.error": record.error[:4000]}
     run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
+    api.log_dict(run.info.run_id, asdict(record), RECORD_FILE)
     api.set_terminated(run.info.run_id, "FAILED")
     return run.info.run_id
+
+
+def load_record(api: Any, child: str) -> dict[str, Any] | None:
+    """The step record kept with a child run, None for a child without one."""
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return json.loads(Path(api.download_artifacts(child, RECORD_FILE, folder)).read_text())
+        except (MlflowException, OSError):
+            return None
 
 
 def log_datasets(api: Any, child: str, record: StepRecord) -> None:
@@ -121,6 +138,11 @@ def log_datasets(api: Any, child: str, record: StepRecord) -> None:
         api.log_inputs(child, datasets=inputs + outputs)
 
 
+def git_sha() -> str:
+    """The commit of the code that runs, handed down by the command line or baked into the image."""
+    return os.environ.get("PIXELIS_GIT_SHA", "unknown")
+
+
 def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one level with dotted keys."""
     flat: dict[str, Any] = {}
@@ -133,13 +155,39 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def champion(model_name: str) -> Any | None:
-    """The registered version that holds the alias `champion`, None where there is none."""
+def champion(model_name: str, alias: str) -> Any | None:
+    """The registered version that holds the alias, None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client().get_model_version_by_alias(model_name, "champion")
+        return client().get_model_version_by_alias(model_name, alias)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def registered_name(model_name: str, provenance: str) -> str:
+    """The name a model is registered under: synthetic models have one of their own."""
+    return model_name if provenance == "real" else f"{model_name}-twin"
+
+
+def champion_evaluation(promotion: dict[str, Any], recordings: Path, target: Path) -> Path | None:
+    """Fetch the reigning champion's evaluation (predictions and figures) into `target`.
+
+    Args:
+        promotion: The promotion section (`model_name`, `alias`).
+        recordings: The run's recordings artifact: its provenance decides under which name a champion is looked for.
+        target: Folder that receives the files.
+
+    Returns:
+        The folder, None where there is no champion.
+    """
+    from components.shared.runtime.artifacts import read_json
+
+    provenance = read_json(recordings / "manifest.json")["provenance"]
+    version = champion(registered_name(promotion["model_name"], provenance), promotion["alias"])
+    if version is None or not version.run_id:
+        return None
+    target.mkdir(parents=True, exist_ok=True)
+    return Path(client().download_artifacts(version.run_id, "evaluation", str(target)))

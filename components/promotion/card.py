@@ -1,0 +1,66 @@
+"""The model card: what the model is, what it was trained and judged on, and what it must not be used for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.shared.work.manifest import Manifest
+
+
+def model_card(facts: dict[str, Any], metrics: dict[str, Any], manifest: Manifest) -> str:
+    """Markdown text of the card.
+
+    Args:
+        facts: What `promote` found out (name, candidate, digests, gate, lineage).
+        metrics: The evaluation's `metrics.json`.
+        manifest: The recordings the model was made from.
+    """
+    people = {
+        split: len({r.subject for r in manifest.recordings if r.split == split})
+        for split in ("train", "validation", "test")
+    }
+    hours = sum(recording.duration_s for recording in manifest.recordings) / 3600
+    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(headline(metrics).items()))
+    reasons = "\n".join(f"- {reason}" for reason in facts["gate"]["reasons"])
+    lines = "\n".join(
+        f"| {name} | `{item['sha256'][:16]}` | {item['run_id']} |" for name, item in facts["lineage"].items()
+    )
+    warning = (
+        "Trained on **synthetic** recordings only: its figures say nothing about real people at work."
+        if facts["provenance"] == "synthetic"
+        else "Trained on real recordings of people; erasure requests apply (see lineage)."
+    )
+    return f"""# {facts["name"]} ({facts["candidate"]})
+
+{warning}
+
+Answers, for a five-second window of a recording: which operation is under way, when it starts and ends, what comes
+next; may look closer at the picture before it answers. Labels: {", ".join(facts["labels"])}.
+
+## Data
+{len(manifest.recordings)} recordings ({hours:.2f} h), source `{manifest.source}`, split by {manifest.split_by}:
+{people["train"]} / {people["validation"]} / {people["test"]} for training / validation / test. {facts["num_canary_clips"]} canary clips travel with the model.
+
+## Figures on the test split
+| figure | value |
+|---|---|
+{figures}
+
+## Why it was promoted
+{reasons}
+
+## Lineage
+| input | sha256 | made in run |
+|---|---|---|
+{lines}
+
+## Limits
+Not for judging people's performance. Outside the label list it cannot answer; times are bounded by the sampled frames.
+"""
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """The scalar figures of the evaluation."""
+    return {
+        name: value for name, value in metrics.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
