@@ -1,0 +1,35 @@
+"""The order of work: how often one operation follows another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from components.shared.work.manifest import Segment
+
+
+def count_transitions(recordings: Iterable[Sequence[Segment]], *, null_label: str | None) -> dict[str, dict[str, int]]:
+    """Counts of label -> next differing label over recordings; the null label is looked through.
+
+    Args:
+        recordings: Each recording's segments, in any order.
+        null_label: Label that is skipped, None where there is none.
+
+    Returns:
+        Sorted by label, then by count (largest first), then by name.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for segments in recordings:
+        labels = [s.label for s in sorted(segments, key=lambda s: s.start_s) if s.label != null_label]
+        for now, following in zip(labels, labels[1:]):
+            if now != following:
+                row = counts.setdefault(now, {})
+                row[following] = row.get(following, 0) + 1
+    return {
+        label: dict(sorted(counts[label].items(), key=lambda pair: (-pair[1], pair[0]))) for label in sorted(counts)
+    }
+
+
+def most_likely_next(transitions: dict[str, dict[str, int]], label: str) -> str | None:
+    """The usual successor of a label, None when it never had one."""
+    row = transitions.get(label)
+    return min(row, key=lambda name: (-row[name], name)) if row else None
