@@ -1,0 +1,340 @@
+"""HTTP in front of the service: routes, keys, limits, and one shape of error.
+
+Role: the only file of `ttrl` that knows HTTP. It turns a request into a call of `Service` and a result or an error
+into an answer. Errors are `{"error", "remedy", "trace_id"}`; every answer carries its trace id in `X-Trace-Id`.
+
+    POST /predict    multipart `video` | `image`..., `question`; or a raw video/ | image/ body, ?question=   client
+    POST /analyze    the same with a longer video: a timeline                                                client
+    POST /feedback   {"experience_id", "correct" | "answer"}: kept for review                                client
+    GET  /status     model, adapter, updates, buffer                                                         viewer
+    GET  /metrics    Prometheus                                                                              viewer
+    GET  /healthz    the process lives · GET /readyz a model answers (else 503)                              open
+    POST /admin/pause | resume | rollback                                                                  operator
+    POST /admin/read-only | writable | tune                                                                   admin
+
+Guarantees: without a model the answer is 503, never a made-up prediction; a body is read only after the key was
+checked, and never past the cap; no question, answer or file name is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from components.shared.runtime.config import Section, describe
+from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
+from components.ttrl.metrics import Metrics
+from components.ttrl.security import Caller, Gatekeeper, RateLimiter, Role
+from components.ttrl.service import Asked, Media, Service
+from components.ttrl.uploads import UploadRefused, received, too_big
+
+log = logging.getLogger(__name__)
+
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+}
+SMALL_BODY = 1 << 20
+
+
+class Refused(PixelisError):
+    """A request that is refused with a status of its own."""
+
+    def __init__(self, status: int, message: str, *, remedy: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
+class Feedback(Section):
+    """What a person says about an answer; a label after review, never a direct gradient."""
+
+    experience_id: str
+    correct: bool | None = None
+    answer: dict[str, Any] | None = None
+
+
+class Tuning(Section):
+    """New values of settings that may change while the service runs."""
+
+    settings: dict[str, float | int | bool]
+
+
+def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
+    """The application around a service; the caller starts and closes the service."""
+    app = FastAPI(title="Pixelis", docs_url=None, redoc_url=None, openapi_url=None)
+    config = service.config
+    gate = _Gate(gatekeeper, RateLimiter(config.requests_per_minute))
+    slots = _Slots(config.concurrency, service.metrics)
+
+    async def look(request: Request, work: Callable[..., dict[str, Any]], max_duration_s: float) -> JSONResponse:
+        caller = gate.check(request, "client")
+        service.require_ready()
+        async with (
+            slots.slot(),
+            received(
+                request, service.upload_dir, max_bytes=config.max_body_bytes, max_images=config.max_images
+            ) as upload,
+        ):
+            media = Media(
+                video=upload.videos[0] if upload.videos else None,
+                images=tuple(upload.images),
+                start_s=_number(upload.fields.get("start_s")),
+                times_s=_numbers(upload.fields.get("times_s")),
+                max_duration_s=max_duration_s,
+            )
+            question = upload.fields.get("question", "")
+            asked = Asked(caller.name, request.state.trace_id, store=upload.fields.get("store", "true") != "false")
+            call = asyncio.to_thread(work, media, question, asked)
+            # shielded: a client that goes away must not free its files and its slot while a thread still works on them
+            return JSONResponse(await _finish(asyncio.ensure_future(call)))
+
+    @app.post("/predict")
+    async def predict(request: Request) -> JSONResponse:
+        return await look(request, service.predict, config.max_duration_s)
+
+    @app.post("/analyze")
+    async def analyze(request: Request) -> JSONResponse:
+        return await look(request, service.analyze, config.max_analyze_s)
+
+    @app.post("/feedback")
+    async def feedback(request: Request) -> JSONResponse:
+        caller = gate.check(request, "client")
+        said = await _body(request, Feedback)
+        if (said.correct is None) == (said.answer is None):
+            raise Refused(422, "feedback needs either `correct` or `answer`, not both and not neither.")
+        kept = await asyncio.to_thread(
+            service.feedback, said.experience_id, correct=said.correct, answer=said.answer, source=caller.name
+        )
+        return JSONResponse(kept)
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        ready, reason = service.readiness()
+        body = {"status": "ready"} if ready else {"status": "not ready", "reason": reason, "failed": service.has_failed}
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        gate.check(request, "viewer")
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/status")
+    async def status(request: Request) -> JSONResponse:
+        gate.check(request, "viewer")
+        return JSONResponse(await asyncio.to_thread(service.status))
+
+    @app.post("/admin/tune")
+    async def tune(request: Request) -> JSONResponse:
+        caller = gate.check(request, "admin")
+        wanted = await _body(request, Tuning)
+        return JSONResponse(await asyncio.to_thread(service.tune, wanted.settings, by=caller.name))
+
+    @app.post("/admin/{action}")
+    async def admin(action: str, request: Request) -> JSONResponse:
+        actions: dict[str, tuple[Role, Callable[..., dict[str, Any]]]] = {
+            "pause": ("operator", service.pause),
+            "resume": ("operator", service.resume),
+            "rollback": ("operator", service.rollback),
+            "read-only": ("admin", service.read_only),
+            "writable": ("admin", service.writable),
+        }
+        if action not in actions:
+            raise Refused(404, f"no such action {action[:40]!r}.", remedy=f"Actions: {', '.join(actions)}, tune.")
+        role, work = actions[action]
+        caller = gate.check(request, role)
+        return JSONResponse(await asyncio.to_thread(work, by=caller.name))
+
+    _handle_errors(app)
+    return _Envelope(app, service.metrics, max_bytes=config.max_body_bytes)
+
+
+class _Gate:
+    """Who asks, and whether they may."""
+
+    def __init__(self, gatekeeper: Gatekeeper, limiter: RateLimiter) -> None:
+        self._gatekeeper, self._limiter = gatekeeper, limiter
+
+    def check(self, request: Request, role: Role) -> Caller:
+        header = request.headers.get("authorization", "")
+        key = header[7:] if header.lower().startswith("bearer ") else request.headers.get("x-api-key")
+        caller = self._gatekeeper.identify(key)
+        if caller is None:
+            raise Refused(401, "no valid API key was sent.", remedy="Send `Authorization: Bearer KEY`.")
+        if self._gatekeeper.is_open and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise Refused(403, "the open local service does not answer pages of other sites.")
+        if not caller.may(role):
+            raise Refused(403, f"this needs the role {role}; the key has {caller.role}.")
+        wait_s = self._limiter.wait_s(caller.name)
+        if wait_s > 0:
+            raise Refused(429, "too many requests with this key.", retry_after_s=wait_s)
+        return caller
+
+
+class _Slots:
+    """At most `limit` requests at work, at most four times as many waiting."""
+
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        self._semaphore = asyncio.Semaphore(limit)
+        self._waiting, self._most = 0, 4 * limit
+        self._metrics = metrics
+
+    @contextlib.asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        if self._waiting >= self._most:
+            raise Refused(429, f"{self._most} requests wait already.", retry_after_s=1.0)
+        self._waiting += 1
+        try:
+            await self._semaphore.acquire()
+        finally:
+            self._waiting -= 1
+        self._metrics.in_flight.inc()
+        try:
+            yield
+        finally:
+            self._metrics.in_flight.dec()
+            self._semaphore.release()
+
+
+class _Envelope:
+    """Around every request: trace id, security headers, body cap, one access line without user data."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, max_bytes: int) -> None:
+        self._app, self._metrics, self._max_bytes = app, metrics, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["trace_id"] = trace_id
+        started, status, seen = time.perf_counter(), 500, 0
+        upload = scope["path"] in ("/predict", "/analyze")
+        limit = self._max_bytes if upload else min(SMALL_BODY, self._max_bytes)
+
+        async def capped() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise too_big(limit)
+            return message
+
+        async def dressed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), *HEADERS.items(), (b"x-trace-id", trace_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, capped, dressed)
+        except Exception:  # already answered with 500 and logged without its text; the server would log it with
+            if status != 500:
+                raise
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.latency.labels("request").observe(seconds)
+            log.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds, extra={"trace_id": trace_id})
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(PixelisError)
+    async def expected(request: Request, error: PixelisError) -> JSONResponse:
+        status = _status_of(error)
+        headers = {}
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if status in (429, 503):
+            headers["Retry-After"] = str(max(1, round(getattr(error, "retry_after_s", 1.0))))
+        return _failure(request, status, error.message, error.remedy, headers)
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> JSONResponse:
+        return _failure(request, error.status_code, str(error.detail), "", dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _failure(request, 422, "the request does not have the expected fields.", "", {})
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        trace = {"trace_id": request.state.trace_id}
+        # the traceback without the message: an exception's text may quote what the user sent
+        log.error("unexpected %s", type(error).__name__, extra=trace)
+        log.debug("", exc_info=error, extra=trace)
+        return _failure(request, 500, "an unexpected error; the log names it under this trace id.", "", {})
+
+
+def _status_of(error: PixelisError) -> int:
+    if isinstance(error, (Refused, UploadRefused)):
+        return error.status
+    for kind, status in ((ModelNotReadyError, 503), (ConfigError, 422), (InputError, 422), (EnvironmentFault, 503)):
+        if isinstance(error, kind):
+            return status
+    return 500
+
+
+def _failure(request: Request, status: int, message: str, remedy: str, headers: dict[str, str]) -> JSONResponse:
+    body = {"error": message, "remedy": remedy, "trace_id": request.state.trace_id}
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+async def _body(request: Request, kind: type[Section]) -> Any:
+    try:
+        return kind.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise Refused(422, describe(error, "body")) from None
+
+
+async def _finish(call: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    """The call's result; when the client goes away the call is still waited for, then the cancellation goes on."""
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await call
+        raise
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    if text is None or not text.strip():
+        return ()
+    try:
+        values = json.loads(text)
+        return tuple(float(value) for value in values)
+    except (ValueError, TypeError):
+        raise Refused(422, "times_s is not a JSON list of seconds.") from None
+
+
+def _number(text: str | None) -> float | None:
+    if text is None or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise Refused(422, "start_s is not a number of seconds.") from None
+    if not 0 <= value < 1e6:
+        raise Refused(422, "start_s must be at least 0 seconds.")
+    return value

@@ -1,0 +1,214 @@
+"""Takes a request's body from the wire into temporary files, in one pass and never more than allowed.
+
+Role: multipart (`video` or one or more `image` parts, and `question`) or a raw body (`Content-Type: video/...` or
+`image/...`, the question in the query). Parts are written to disk as they arrive.
+
+Guarantees: the byte cap holds for what is really sent, whatever Content-Length claims; the files are gone when the
+`with` block ends, whatever happened in it; leftovers of a killed process are removed at the next start.
+Not guaranteed: that the files are what their content type says; the decoder decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from components.shared.runtime.errors import InputError
+
+FIELD_LIMIT = 1 << 16
+FIELDS = ("question", "start_s", "times_s", "store")
+
+
+class UploadRefused(InputError):
+    """A body that is refused; `status` is the HTTP status to answer with."""
+
+    def __init__(self, message: str, *, status: int, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.status = status
+
+
+@dataclass
+class Upload:
+    """What came: media files on disk and the text fields."""
+
+    videos: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+    num_bytes: int = 0
+
+
+def sweep(directory: Path) -> int:
+    """Remove what a killed process left behind; returns how many uploads."""
+    leftovers = list(directory.glob("upload-*")) if directory.is_dir() else []
+    for path in leftovers:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(leftovers)
+
+
+@contextlib.asynccontextmanager
+async def received(request: Request, directory: Path, *, max_bytes: int, max_images: int) -> AsyncIterator[Upload]:
+    """The request's upload, on disk while the block runs.
+
+    Raises:
+        UploadRefused: too big (413), no media type we take (415), not parsable or without media (400).
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_big(max_bytes)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=directory))
+    try:
+        kind, options = parse_options_header(request.headers.get("content-type", ""))
+        kind = kind.lower()
+        if kind == b"multipart/form-data":
+            upload = await _multipart(request, folder, options.get(b"boundary", b""), max_bytes, max_images)
+        elif kind.startswith((b"video/", b"image/", b"application/octet-stream")):
+            upload = await _raw(request, folder, max_bytes, is_image=kind.startswith(b"image/"))
+        else:
+            raise UploadRefused(
+                f"content type {kind.decode(errors='replace') or 'missing'!r} is not taken, so nothing was read.",
+                status=415,
+                remedy="Send multipart/form-data with a `video` or `image` part, or a raw video/ or image/ body.",
+            )
+        for name in FIELDS:
+            if name in request.query_params and name not in upload.fields:
+                upload.fields[name] = request.query_params[name]
+        if not upload.videos and not upload.images:
+            raise UploadRefused(
+                "the request holds neither a video nor an image, so there is nothing to look at.", status=400
+            )
+        if len(upload.videos) > 1 or (upload.videos and upload.images):
+            raise UploadRefused("one video, or images, per request; this one mixes or repeats them.", status=400)
+        yield upload
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def too_big(max_bytes: int) -> UploadRefused:
+    """The refusal of a body over the cap."""
+    return UploadRefused(f"the body is larger than {max_bytes} bytes and was not read further.", status=413)
+
+
+async def _raw(request: Request, folder: Path, max_bytes: int, *, is_image: bool) -> Upload:
+    upload = Upload()
+    path = folder / "0"
+    with open(path, "wb") as file:
+        async for chunk in request.stream():
+            upload.num_bytes += len(chunk)
+            if upload.num_bytes > max_bytes:
+                raise too_big(max_bytes)
+            file.write(chunk)
+    if upload.num_bytes:
+        (upload.images if is_image else upload.videos).append(path)
+    return upload
+
+
+async def _multipart(request: Request, folder: Path, boundary: bytes, max_bytes: int, max_images: int) -> Upload:
+    if not boundary:
+        raise UploadRefused("multipart without a boundary cannot be read.", status=400)
+    parts = _Parts(folder, max_images)
+    parser = MultipartParser(boundary, parts.callbacks())
+    try:
+        async for chunk in request.stream():
+            parts.upload.num_bytes += len(chunk)
+            if parts.upload.num_bytes > max_bytes:
+                raise too_big(max_bytes)
+            parser.write(chunk)
+        parser.finalize()
+    except MultipartParseError as error:
+        raise UploadRefused(f"the multipart body cannot be parsed ({type(error).__name__}).", status=400) from None
+    finally:
+        parts.close()
+    if not parts.ended:
+        raise UploadRefused("the multipart body ends before its last boundary.", status=400)
+    return parts.upload
+
+
+class _Parts:
+    """The parser's callbacks: each part goes to a file or to a short text field."""
+
+    def __init__(self, folder: Path, max_images: int) -> None:
+        self.upload = Upload()
+        self.ended = False
+        self._folder, self._max_images = folder, max_images
+        self._name, self._value = b"", b""
+        self._headers: dict[bytes, bytes] = {}
+        self._field = ""
+        self._text = bytearray()
+        self._file: IO[bytes] | None = None
+
+    def callbacks(self) -> Any:
+        """The callback table of python_multipart."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._open,
+            "on_part_data": self._data,
+            "on_part_end": self.close,
+            "on_end": self._end,
+        }
+
+    def close(self) -> None:
+        """End the part at hand."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        elif self._field in FIELDS:
+            try:
+                self.upload.fields[self._field] = self._text.decode()
+            except UnicodeDecodeError:
+                raise UploadRefused(f"field {self._field} is not UTF-8 text.", status=400) from None
+        self._field = ""
+
+    def _begin(self) -> None:
+        self._headers, self._name, self._value = {}, b"", b""
+        self._text = bytearray()
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name, self._value = b"", b""
+
+    def _open(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._field = options.get(b"name", b"").decode(errors="replace")
+        if self._field in FIELDS:
+            return
+        if self._field not in ("video", "image", "file"):
+            raise UploadRefused(
+                f"part {self._field[:40]!r} is not known.", status=400, remedy="Parts: video, image, question."
+            )
+        kind, _ = parse_options_header(self._headers.get(b"content-type", b""))
+        is_image = self._field == "image" or (self._field == "file" and kind.startswith(b"image/"))
+        if is_image and len(self.upload.images) >= self._max_images:
+            raise UploadRefused(f"more than {self._max_images} images in one request.", status=413)
+        path = self._folder / str(len(self.upload.images) + len(self.upload.videos))
+        (self.upload.images if is_image else self.upload.videos).append(path)
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`, when the part ends
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.write(data[start:end])
+        else:
+            self._text += data[start:end]
+            if len(self._text) > FIELD_LIMIT:
+                raise UploadRefused(f"field {self._field} is longer than {FIELD_LIMIT} bytes.", status=413)
+
+    def _end(self) -> None:
+        self.ended = True
