@@ -1,0 +1,41 @@
+"""Section `alignment`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from components.shared.encoders.config import EncoderConfig
+from components.shared.runtime.config import StepSection
+
+
+class AlignmentConfig(StepSection):
+    """Contrastive pretraining of the encoders that retrieval and novelty use."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """Towers, pooling and Matryoshka widths."""
+    captions: Literal["operation", "sequence"] = "sequence"
+    """What a clip is called: its operation's phrase, or the phrases of all operations in it, in order."""
+    max_clips: int = Field(2500, ge=2)
+    """Most training clips read (their policy frames are held in memory)."""
+    frame_steps: int = Field(180, ge=0, le=200_000)
+    """Steps that tune the image tower on single frames; 0 leaves it as it is. Skipped where the tower is frozen."""
+    frames_per_step: int = Field(128, ge=2, le=4096)
+    """Frames in one such step."""
+    clip_steps: int = Field(250, ge=0, le=200_000)
+    """Steps that then train pooling, projectors, text (and sound) on whole clips, over cached frame features."""
+    clips_per_step: int = Field(64, ge=2, le=4096)
+    """Clips in one such step."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """AdamW's peak learning rate; warm-up over a tenth of each stage, then cosine to zero."""
+    weight_decay: float = Field(0.05, ge=0, le=1)
+    """AdamW's weight decay."""
+    w_clip: float = Field(1.0, ge=0)
+    """Weight of the full-width loss."""
+    w_mrl: float = Field(0.5, ge=0)
+    """Weight of the sum over Matryoshka widths."""
+    checkpoint_steps: int = Field(50, ge=1)
+    """Steps between checkpoints in the work folder."""
+    num_examples: int = Field(6, ge=0, le=50)
+    """Test clips shown with their nearest captions in the report."""

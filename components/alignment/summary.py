@@ -1,0 +1,91 @@
+"""The report of the alignment step: figures on unseen people, a picture, and the lines shown in the UI."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from components.alignment.config import AlignmentConfig
+from components.alignment.corpus import read_corpus
+from components.alignment.measure import KS, Recall, frame_features, plot, recall, zero_shot
+from components.shared.encoders.model import AlignmentModel
+from components.shared.runtime.artifacts import write_json
+from components.shared.runtime.report import Report
+from components.shared.work.manifest import Manifest
+
+
+def measured(
+    config: AlignmentConfig,
+    model: AlignmentModel,
+    clips: Path,
+    target: Path,
+    manifest: Manifest,
+    curve: list[tuple[float, float]],
+    metrics: dict[str, float],
+) -> Report:
+    """Figures on the test people (the validation people where there is no test split)."""
+    report = Report(provenance=manifest.provenance, metrics=dict(metrics), curves={"loss": curve})
+    report.metrics["temperature"] = math.exp(-float(model.log_scale.detach()))
+    for split in ("test", "validation"):
+        corpus = read_corpus(clips, split, manifest, style=config.captions, audio=config.encoder.audio)
+        if len(corpus):
+            break
+    else:
+        report.markdown = "# Alignment\n\nNo test and no validation clips: trained, but nothing could be measured.\n"
+        return report
+    features = frame_features(model, corpus.frames)
+    found, gallery = recall(model, corpus, features)
+    frames = zero_shot(model, corpus, features, manifest)
+    picture = target / "recall.png"
+    plot(found, gallery, curve, picture)
+    report.pictures["Recall of unseen people's clips by embedding width"] = picture
+    report.metrics |= scalars(found, gallery, frames)
+    report.confusion = (list(manifest.labels), frames["confusion"].tolist())  # type: ignore[attr-defined]
+    figures = {"split": split, "recall": found, "gallery": gallery, "frame_accuracy": frames["accuracy"]}
+    write_json(target / "figures.json", figures)
+    report.facts = {"split": split, "widths": list(config.encoder.widths), "num_captions": gallery["num_captions"]}
+    report.markdown = summary(split, found, gallery, frames, metrics)
+    return report
+
+
+def scalars(found: Recall, gallery: dict[str, object], frames: dict[str, object]) -> dict[str, float]:
+    """Figures by flat name for KFP and MLflow."""
+    chance: dict[str, dict[int, float]] = gallery["chance"]  # type: ignore[assignment]
+    flat = {
+        f"{pair.replace('-', '_')}_{way}_r{k}_{width}": share
+        for pair, widths in found.items()
+        for width, ways in widths.items()
+        for way, shares in ways.items()
+        for k, share in shares.items()
+    }
+    flat |= {f"chance_{way}_r{k}": share for way, shares in chance.items() for k, share in shares.items()}
+    flat["frame_zero_shot_accuracy"] = frames["accuracy"]  # type: ignore[assignment]
+    flat["frame_majority_share"] = frames["majority"]  # type: ignore[assignment]
+    flat["num_test_clips"], flat["num_captions"] = float(gallery["num_items"]), float(gallery["num_captions"])  # type: ignore[arg-type]
+    return flat
+
+
+def summary(
+    split: str, found: Recall, gallery: dict[str, object], frames: dict[str, object], metrics: dict[str, float]
+) -> str:
+    """The step in a few lines."""
+    chance: dict[str, dict[int, float]] = gallery["chance"]  # type: ignore[assignment]
+    head = " | ".join(f"→ caption R@{k}" for k in KS) + " | " + " | ".join(f"caption → R@{k}" for k in KS)
+    lines = [
+        "# Alignment",
+        "",
+        f"Trained on {metrics['num_train_clips']:.0f} clips in {metrics['seconds']:.0f} s. Measured on "
+        f"{gallery['num_items']} clips of {split} people never seen, against {gallery['num_captions']} distinct"
+        " captions (with few captions this is class recall).",
+        "",
+        f"| pair | width | {head} |",
+        "|---|---|" + "---|" * (2 * len(KS)),
+    ]
+    row = lambda ways: " | ".join(f"{ways[way][k]:.3f}" for way in ("to_text", "from_text") for k in KS)
+    lines += [f"| {pair} | {width} | {row(ways)} |" for pair, widths in found.items() for width, ways in widths.items()]
+    lines += [f"| chance | | {row(chance)} |", ""]
+    lines.append(
+        f"Single frames named by the nearest phrase: accuracy {frames['accuracy']:.3f} "
+        f"(majority label {frames['majority']:.3f})."
+    )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,155 @@
+"""The step on a small artifact of real form: it learns colours, resumes bit for bit, and reports against chance."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from components.alignment.checkpoint import FILE
+from components.alignment.config import AlignmentConfig
+from components.alignment.corpus import caption
+from components.alignment.train import AlignmentInputs, AlignmentOutputs, Trainer, align
+from components.shared.encoders.config import EncoderConfig, TextShape, VisionShape
+from components.shared.encoders.encoder import load_encoder
+from components.shared.encoders.model import WEIGHTS
+from components.shared.runtime.errors import InputError
+from components.shared.samples.clip import Clip, ClipMeta
+from components.shared.samples.clip_shards import write_clip
+from components.shared.samples.index import ShardIndex, write_index
+from components.shared.samples.shards import ShardWriter
+from components.shared.work.manifest import Manifest, save_manifest
+
+LABELS = {"Red": (200, 30, 30), "Green": (30, 180, 30), "Blue": (30, 30, 220)}
+TIMES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+ENCODER = EncoderConfig(
+    widths=(8, 16),
+    num_latents=2,
+    perceiver_heads=2,
+    vision_tower=VisionShape(image_size=28, hidden=32, layers=1, heads=2),
+    text_tower=TextShape(vocabulary=300, hidden=32, layers=1, heads=2),
+)
+CONFIG = AlignmentConfig(
+    encoder=ENCODER, frame_steps=30, frames_per_step=32, clip_steps=30, clips_per_step=24, learning_rate=3e-3,
+    checkpoint_steps=20, seed=3,
+)  # fmt: skip
+
+
+def meta(key: str, split: str, labels: list[str], **changes) -> ClipMeta:
+    common = dict(  # noqa: C408 - reads as a call
+        clip_id=key, recording_id=key, subject=f"P-{split}", session="S1", split=split, window="random", start_s=0,
+        duration_s=5.0, frame_times_s=TIMES, frame_labels=labels, frame_phases=[0.5] * 6, operation=labels[0],
+        segment_s=(0.0, 2.5), next_operation=None, has_boundary=True, sampler="uniform", provenance="synthetic",
+    )  # fmt: skip
+    return ClipMeta(**common | changes)
+
+
+def make_clip(key: str, split: str, rng: np.random.Generator) -> Clip:
+    first, second = rng.permutation(list(LABELS))[:2]
+    labels = [first] * 3 + [second] * 3
+    noise = lambda label: np.clip(rng.normal(LABELS[label], 25, (28, 28, 3)), 0, 255).astype(np.uint8)
+    strip = np.concatenate([noise(label) for label in labels])
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return Clip(meta(key, split, labels), view_jpeg=jpeg, source_jpegs=(jpeg,) * 6)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> AlignmentInputs:
+    root = tmp_path_factory.mktemp("inputs")
+    rng, shards = np.random.default_rng(0), {}
+    (root / "clips").mkdir()
+    for split, count in (("train", 60), ("test", 24)):
+        with ShardWriter(root / "clips", split) as writer:
+            for number in range(count):
+                write_clip(writer, make_clip(f"{split}-{number:03d}", split, rng))
+        shards[split] = tuple(writer.records)
+    write_index(root / "clips", ShardIndex(kind="clips", provenance="synthetic", shards=shards))
+    manifest = Manifest(
+        source="twin", provenance="synthetic", split_by="person", labels=tuple(LABELS), null_label="Null",
+        captions={"Red": "something red"}, recordings=(),
+    )  # fmt: skip
+    save_manifest(manifest, root)
+    return AlignmentInputs(clips=root / "clips", recordings=root)
+
+
+def outputs(root, work=None) -> AlignmentOutputs:
+    made = AlignmentOutputs(root / "encoder", work or root / "work")
+    made.encoder.mkdir(parents=True)
+    made.work.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, tmp_path_factory):
+    made = outputs(tmp_path_factory.mktemp("trained"))
+    return align(CONFIG, inputs, made), made
+
+
+def test_it_learns_what_frames_show_and_says_how_well(trained):
+    report, made = trained
+    assert report.metrics["frame_zero_shot_accuracy"] > 0.9 > 0.5 > report.metrics["frame_majority_share"]
+    assert report.metrics["vision_text_to_text_r1_16"] > 2 * report.metrics["chance_to_text_r1"]
+    assert report.metrics["num_test_clips"] == 24 and report.provenance == "synthetic"
+    assert all(path.is_file() and path.parent == made.encoder for path in report.pictures.values())
+    assert "| chance |" in report.markdown and "24 clips of test people" in report.markdown
+
+
+def test_the_artifact_serves_others(trained):
+    encoder = load_encoder(trained[1].encoder)
+    red = np.full((2, 28, 28, 3), LABELS["Red"], np.uint8)
+    texts = encoder.embed_text(["something red", "Green", "Blue"])[16]
+    assert np.argmax(texts @ encoder.embed_frames(red)[16][0]) == 0
+
+
+def test_killed_and_resumed_gives_the_same_bytes(trained, inputs, tmp_path, monkeypatch):
+    """Killed in each stage: at step 27 (resumes from 20) and at step 45 (resumes from 40)."""
+    work = tmp_path / "work"
+    real_step = Trainer.step
+    for attempt, death in enumerate((27, 45)):
+
+        def dying(self, step, death=death):
+            if step == death:
+                raise KeyboardInterrupt
+            return real_step(self, step)
+
+        monkeypatch.setattr(Trainer, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            align(CONFIG, inputs, outputs(tmp_path / str(attempt), work))
+    monkeypatch.setattr(Trainer, "step", real_step)
+    again = outputs(tmp_path / "last", work)
+    align(CONFIG, inputs, again)
+    assert (again.encoder / WEIGHTS).read_bytes() == (trained[1].encoder / WEIGHTS).read_bytes()
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(inputs, tmp_path, caplog):
+    small = CONFIG.model_copy(update={"frame_steps": 2, "clip_steps": 2, "checkpoint_steps": 3})
+    first = outputs(tmp_path / "a")
+    align(small, inputs, first)
+    checkpoint = (first.work / FILE).read_bytes()
+    for name, data, reason in (("b", checkpoint[: len(checkpoint) // 2], "damaged"), ("c", checkpoint, "of another")):
+        made = outputs(tmp_path / name)
+        (made.work / FILE).write_bytes(data)
+        config = small if name == "b" else small.model_copy(update={"seed": 4})
+        align(config, inputs, made)
+        assert reason in caplog.text
+    assert (tmp_path / "b/encoder" / WEIGHTS).read_bytes() == (first.encoder / WEIGHTS).read_bytes()
+
+
+def test_captions_name_what_is_under_way_in_order():
+    manifest = Manifest(
+        source="segments", provenance="real", split_by="video", labels=("a", "b"), null_label="Null",
+        captions={"a": "doing a"}, recordings=(),
+    )  # fmt: skip
+    say = lambda labels, style="sequence": caption(meta("k", "train", labels, operation="b"), manifest, style)
+    assert say(["a", "a", "b", "b", "Null", "Null"]) == "doing a, then b"
+    assert say(["a", "a", "b", "a", "a", "a"]) == "doing a", "a single frame is not named, and its neighbours join"
+    assert say(["Null"] * 6) == "b"
+    assert say(["a"] * 6, "operation") == "b"
+
+
+def test_too_few_clips_is_an_error(inputs, tmp_path):
+    empty = tmp_path / "clips"
+    shutil.copytree(inputs.clips, empty)
+    write_index(empty, ShardIndex(kind="clips", provenance="synthetic"))
+    with pytest.raises(InputError, match="0 usable clips"):
+        align(CONFIG, AlignmentInputs(empty, inputs.recordings), outputs(tmp_path / "out"))
