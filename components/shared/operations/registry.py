@@ -81,7 +81,7 @@ class Operation:
 
 
 def operation(name: str, description: str, arguments: type[Arguments], **options: Any) -> Callable[[Run], Operation]:
-    """Decorator: the function `(arguments, frames) -> OperationResult` becomes an `Operation`; options are its fields."""
+    """Decorator: a function `(arguments, frames) -> OperationResult` becomes an `Operation`; options are its fields."""
     return lambda run: Operation(name, description, arguments, run, **options)
 
 
