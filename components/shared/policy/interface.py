@@ -28,6 +28,8 @@ class Message:
         images: uint8 RGB arrays (height, width, 3), shown before the text.
         image_times_s: Time of each image in seconds (a timestamp token precedes the image), empty for tool images.
         learn: Assistant only: whether the loss covers this message.
+        token_ids: Assistant only: the tokens that were sampled (`Generation.token_ids`); they are then used as they
+            are instead of tokenizing `text` again, so that reinforcement scores exactly what was sampled.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -35,6 +37,7 @@ class Message:
     images: tuple[np.ndarray, ...] = field(default=(), repr=False)
     image_times_s: tuple[float, ...] = ()
     learn: bool = True
+    token_ids: tuple[int, ...] | None = None
 
 
 Conversation = tuple[Message, ...]
@@ -63,13 +66,21 @@ class Policy(ABC):
 
     @abstractmethod
     def generate(
-        self, conversations: Sequence[Conversation], *, temperature: float = 0.0, max_new_tokens: int = 48, seed: int = 0
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        temperature: float = 0.0,
+        max_new_tokens: int = 48,
+        seed: int = 0,
     ) -> list[Generation]:
         """The next assistant message of each conversation; greedy where temperature is 0."""
 
     @abstractmethod
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(logprobs, mask), both (B, L-1), differentiable: log p(token t+1 | tokens..t), and 1.0 where it is learned."""
+        """(logprobs, mask), both (B, L-1), differentiable: log p(token t+1 | tokens..t), and 1.0 where it is learned.
+
+        Where the mask is 0 the log-probability is not computed and reads 0. Rows are padded on the right.
+        """
 
     @abstractmethod
     def trainable_parameters(self) -> list[torch.nn.Parameter]:

@@ -1,0 +1,140 @@
+"""A conversation as tokens: ids, three-dimensional positions, where images go, which tokens are learned.
+
+Role: Qwen's chat layout, `<|im_start|>role\\n ... <|im_end|>\\n`, a tool's result inside a user turn. Each image is
+preceded by its timestamp (or, without one, stands alone in its turn), so that two images are never adjacent.
+Positions follow `get_rope_index` of transformers (tested equal): text counts up in all three axes, an image's tokens
+share the temporal position and spread over height and width, and the text goes on after the largest of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from components.shared.policy.images import Patching
+from components.shared.policy.interface import Conversation, Message
+from components.shared.policy.tokenizer import TextCodec
+from components.shared.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation, L tokens.
+
+    Attributes:
+        ids: int64 (L,).
+        is_image: bool (L,), True at image placeholders.
+        learn: bool (L,), True at tokens the loss covers.
+        positions: int64 (3, L).
+        images: The images in order.
+    """
+
+    ids: np.ndarray
+    is_image: np.ndarray
+    learn: np.ndarray
+    positions: np.ndarray
+    images: tuple[np.ndarray, ...] = field(repr=False)
+
+    @property
+    def next_position(self) -> int:
+        """Position of the token that follows."""
+        return int(self.positions.max()) + 1 if self.ids.size else 0
+
+
+class Layout:
+    """Turns conversations into tokens for one tokenizer and image size."""
+
+    def __init__(self, codec: TextCodec, patching: Patching, *, image_markers: bool) -> None:
+        self.codec, self.patching, self.image_markers = codec, patching, image_markers
+
+    def encode(self, conversation: Conversation, *, generate: bool = False) -> Encoded:
+        """Encode a conversation; with `generate` the assistant's header is appended."""
+        writer = _Writer(self)
+        for index, message in enumerate(conversation):
+            writer.message(message, last=index == len(conversation) - 1)
+        if generate:
+            writer.text((self.codec.turn_start, *self.codec.encode("assistant\n")))
+        return writer.finish()
+
+
+class _Writer:
+    """Accumulates one conversation."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.codec = layout, layout.codec
+        self.ids: list[int] = []
+        self.learn: list[bool] = []
+        self.spans: list[tuple[int, int, int]] = []
+        self.images: list[np.ndarray] = []
+
+    def text(self, ids: tuple[int, ...], learn: bool = False) -> None:
+        self.ids.extend(ids)
+        self.learn.extend([learn] * len(ids))
+
+    def message(self, message: Message, *, last: bool) -> None:
+        codec = self.codec
+        role = "user" if message.role == "tool" else message.role
+        self.text((codec.turn_start, *codec.encode(f"{role}\n")))
+        if message.role == "tool":
+            self.text(codec.encode("<tool_response>"))
+        for index, image in enumerate(message.images):
+            stamp = f"{message.image_times_s[index]:.1f}" if message.image_times_s else ""
+            if index and not stamp:
+                stamp = "\n"
+            self.text(codec.encode(stamp))
+            self.image(image)
+        if message.role == "assistant":
+            self.assistant(message, last=last)
+            return
+        self.text(codec.encode(message.text))
+        if message.role == "tool":
+            self.text(codec.encode("</tool_response>"))
+        self.text((codec.turn_end, *codec.encode("\n")))
+
+    def assistant(self, message: Message, *, last: bool) -> None:
+        """The policy's own words: exactly the sampled tokens where they are known."""
+        codec = self.codec
+        if message.token_ids is None:
+            self.text((*codec.encode(message.text), codec.turn_end), message.learn)
+        else:
+            self.text(message.token_ids, message.learn)
+            if not last and (not message.token_ids or message.token_ids[-1] != codec.turn_end):
+                self.text((codec.turn_end,))
+        if not last:
+            self.text(codec.encode("\n"))
+
+    def image(self, image: np.ndarray) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(
+                f"an image of shape {image.shape} and type {image.dtype} cannot be shown to the policy.",
+                remedy="Give uint8 RGB of shape (height, width, 3).",
+            )
+        if self.layout.image_markers:
+            self.text((self.codec.vision_start,))
+        rows, columns = self.layout.patching.grid(*image.shape[:2])
+        merge = self.layout.patching.merge
+        self.spans.append((len(self.ids), rows // merge, columns // merge))
+        self.images.append(image)
+        self.text((self.codec.image,) * (rows * columns // merge**2))
+        if self.layout.image_markers:
+            self.text((self.codec.vision_end,))
+
+    def finish(self) -> Encoded:
+        length = len(self.ids)
+        positions = np.empty((3, length), np.int64)
+        is_image = np.zeros(length, bool)
+        cursor = position = 0
+        for start, rows, columns in self.spans:
+            positions[:, cursor:start] = np.arange(position, position + start - cursor)
+            position += start - cursor
+            size = rows * columns
+            positions[0, start : start + size] = position
+            positions[1, start : start + size] = position + np.repeat(np.arange(rows), columns)
+            positions[2, start : start + size] = position + np.tile(np.arange(columns), rows)
+            is_image[start : start + size] = True
+            position += max(rows, columns)
+            cursor = start + size
+        positions[:, cursor:] = np.arange(position, position + length - cursor)
+        ids = np.array(self.ids, np.int64)
+        return Encoded(ids, is_image, np.array(self.learn, bool), positions, tuple(self.images))

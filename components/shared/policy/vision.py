@@ -1,0 +1,132 @@
+"""Qwen2.5-VL's vision tower on batches of equal-sized images, and a cache of its frozen features.
+
+Role: transformers runs the tower's attention image by image; `encode_equal` runs the same weights with one batched
+attention (tested equal to the tower's own forward). `FeatureCache` keeps the features of images already seen, keyed by
+their bytes: while the tower is frozen they never change, and training and rollouts then cost only the language model.
+Not guaranteed: correctness of cached features after the tower's weights change; call `FeatureCache.clear`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from components.shared.policy.images import Patching, patchify
+
+
+def encode_equal(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Features of equal-sized images.
+
+    Args:
+        visual: `Qwen2_5_VisionTransformerPretrainedModel`.
+        patches: (N, rows * columns, channels) from `patchify`.
+        grid: (rows, columns) of patches.
+
+    Returns:
+        (N, tokens, language width), tokens = rows * columns / merge**2.
+    """
+    images, length = patches.shape[:2]
+    thw = torch.tensor([[1, *grid]], device=patches.device)
+    if not _one_window(visual, grid):
+        output = visual(patches.flatten(0, 1), grid_thw=thw.repeat(images, 1))
+        return output.pooler_output.view(images, -1, output.pooler_output.shape[-1])
+    from transformers.vision_utils import get_vision_position_ids
+
+    weight = visual.patch_embed.proj.weight
+    states = functional.linear(patches.to(weight.dtype), weight.flatten(1))
+    cos, sin = visual.rotary_pos_emb(states, get_vision_position_ids(thw, visual.spatial_merge_size))
+    cos, sin = cos.view(1, length, 1, -1), sin.view(1, length, 1, -1)
+    for block in visual.blocks:
+        attention = block.attn
+        qkv = attention.qkv(block.norm1(states)).view(images, length, 3, attention.num_heads, -1)
+        query, key = (_rotate(part, cos, sin) for part in (qkv[:, :, 0], qkv[:, :, 1]))
+        mixed = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        )
+        states = states + attention.proj(mixed.transpose(1, 2).reshape(images, length, -1))
+        states = states + block.mlp(block.norm2(states))
+    return visual.merger(states.reshape(images * length, -1)).view(images, length // visual.spatial_merge_size**2, -1)
+
+
+def _one_window(visual: Any, grid: tuple[int, int]) -> bool:
+    """Whether every block's attention spans the whole image: it fits one window, or all blocks attend fully."""
+    side = visual.window_size // visual.patch_size
+    return max(grid) <= side or set(visual.fullatt_block_indexes) >= set(range(len(visual.blocks)))
+
+
+def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Axial rotary embedding of (N, patches, heads, head_dim)."""
+    low, high = states.float().chunk(2, dim=-1)
+    turned = torch.cat((-high, low), dim=-1)
+    return (states.float() * cos.float() + turned * sin.float()).to(states.dtype)
+
+
+def image_key(image: np.ndarray) -> bytes:
+    """Digest of an image's pixels and shape."""
+    return hashlib.blake2b(
+        np.ascontiguousarray(image).data, digest_size=16, salt=str(image.shape).encode()[:16]
+    ).digest()
+
+
+class FeatureCache:
+    """Features of images by their bytes; the least recently used leave when `max_bytes` is reached."""
+
+    def __init__(self, max_bytes: int = 512 * 2**20) -> None:
+        self.max_bytes, self.size_bytes = max_bytes, 0
+        self.hits = self.misses = 0
+        self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def clear(self) -> None:
+        """Forget everything (after the tower's weights changed)."""
+        self._features.clear()
+        self.size_bytes = 0
+
+    def encode(
+        self, visual: Any, images: Sequence[np.ndarray], patching: Patching, batch: int = 256
+    ) -> list[torch.Tensor]:
+        """Features of each image, (tokens, language width), computed where not known.
+
+        Args:
+            visual: The frozen tower.
+            images: uint8 RGB (height, width, 3), sizes may differ.
+            patching: Sizes.
+            batch: Images encoded at once.
+        """
+        keys = [image_key(image) for image in images]
+        found = {key: self._features[key] for key in keys if key in self._features}
+        missing = {key: image for key, image in zip(keys, images) if key not in found}
+        self.hits += len(keys) - len(missing)
+        self.misses += len(missing)
+        by_shape: dict[tuple[int, ...], list[bytes]] = {}
+        for key, image in missing.items():
+            by_shape.setdefault(image.shape, []).append(key)
+        device = next(visual.parameters()).device
+        for group in by_shape.values():
+            for start in range(0, len(group), batch):
+                part = group[start : start + batch]
+                patches, grid = patchify(np.stack([missing[key] for key in part]), patching)
+                with torch.no_grad():
+                    features = encode_equal(visual, patches.to(device), grid)
+                for key, feature in zip(part, features):
+                    found[key] = self._keep(key, feature.clone())
+        for key in keys:
+            if key in self._features:
+                self._features.move_to_end(key)
+        return [found[key] for key in keys]
+
+    def _keep(self, key: bytes, feature: torch.Tensor) -> torch.Tensor:
+        self._features[key] = feature
+        self.size_bytes += feature.nelement() * feature.element_size()
+        while self.size_bytes > self.max_bytes and len(self._features) > 1:
+            _, old = self._features.popitem(last=False)
+            self.size_bytes -= old.nelement() * old.element_size()
+        return feature
