@@ -38,11 +38,11 @@ class TwinSection(Section):
     """People on the test side."""
     sessions_per_person: int = Field(1, ge=1, le=20)
     """Recordings of each person."""
-    train_session_s: float = Field(15.0, ge=2.0, le=14400.0)
+    train_session_s: float = Field(13.0, ge=2.0, le=14400.0)
     """Length of a training recording in seconds."""
-    validation_session_s: float = Field(15.0, ge=2.0, le=14400.0)
+    validation_session_s: float = Field(14.0, ge=2.0, le=14400.0)
     """Length of a validation recording in seconds."""
-    test_session_s: float = Field(24.0, ge=2.0, le=14400.0)
+    test_session_s: float = Field(30.0, ge=2.0, le=14400.0)
     """Length of a test recording in seconds."""
     width: int = Field(448, ge=112, le=1920, multiple_of=16)
     """Picture width in pixels."""

@@ -121,22 +121,32 @@ def _near(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
     return b, g, r
 
 
+def _apart(rng: np.random.Generator, others: tuple[Colour, ...], variety: float) -> Colour:
+    """A colour that stands out from others."""
+    for _ in range(30):
+        colour = _random_colour(rng, 30, 245, max(variety, 0.2))
+        if min(np.abs(np.subtract(colour, other)).sum() for other in others) > 140:
+            return colour
+    return (60, 60, 220)
+
+
 def _palette(rng: np.random.Generator, variety: float) -> dict[str, Colour]:
     """Colours before light; tools keep their family so that they stay recognisable."""
     gloved = rng.random() < 0.3 * variety
     skin = (_GLOVES if gloved else _SKINS)[int(rng.integers(4 if gloved else 6)) if variety else 0]
     carton = _CARTONS[int(rng.integers(len(_CARTONS))) if variety else 0]
     amount = 22 * variety
+    bench = _near(rng, (118, 138, 150), 48 * variety)
     return {
         "floor": _near(rng, (92, 94, 98), 30 * variety),
-        "bench": _near(rng, (118, 138, 150), 48 * variety),
+        "bench": bench,
         "shelf": _near(rng, (88, 82, 80), 30 * variety),
         "back_table": _near(rng, (150, 140, 130), 40 * variety),
         "skin": _near(rng, skin, 14 * variety),
         "sleeve": _random_colour(rng, 20, 200, variety),
         "hair": _near(rng, (40, 45, 55), 30 * variety),
         "carton": _near(rng, carton, amount / 2),
-        "item": _random_colour(rng, 60, 240, variety),
+        "item": _apart(rng, (bench, carton), variety),
         "scanner": _near(rng, (45, 42, 40), amount),
         "tape": _near(rng, (50, 60, 190), amount),
         "tape_strip": _near(rng, (120, 185, 205), amount / 2),
