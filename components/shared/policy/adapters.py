@@ -29,7 +29,7 @@ LANGUAGE_ONLY = rf".*language_model\..*\.({'|'.join(PROJECTIONS)})"
 """The vision tower has gate_proj, up_proj and down_proj too: it must not match."""
 
 
-def lora_config(rank: int = 16, alpha: float | None = None) -> Any:
+def lora_config(rank: int = 16, alpha: int | None = None) -> Any:
     """LoRA on the language model's projections; alpha defaults to twice the rank."""
     from peft import LoraConfig
 

@@ -35,6 +35,8 @@ class PolicyDescription(Section):
     """Side of the policy's frames in pixels."""
     image_markers: bool = True
     """Put `<|vision_start|>` and `<|vision_end|>` around each image, as Qwen's own template does."""
+    system: str = ""
+    """System text put before every conversation that brings none (instructions for a downloaded model)."""
     min_pixels: int = Field(56 * 56, ge=1)
     max_pixels: int = Field(28 * 28 * 1280, ge=1)
     provenance: Literal["synthetic", "real"] = "synthetic"

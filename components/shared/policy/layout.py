@@ -45,12 +45,14 @@ class Encoded:
 class Layout:
     """Turns conversations into tokens for one tokenizer and image size."""
 
-    def __init__(self, codec: TextCodec, patching: Patching, *, image_markers: bool) -> None:
-        self.codec, self.patching, self.image_markers = codec, patching, image_markers
+    def __init__(self, codec: TextCodec, patching: Patching, *, image_markers: bool, system: str = "") -> None:
+        self.codec, self.patching, self.image_markers, self.system = codec, patching, image_markers, system
 
     def encode(self, conversation: Conversation, *, generate: bool = False) -> Encoded:
         """Encode a conversation; with `generate` the assistant's header is appended."""
         writer = _Writer(self)
+        if self.system and not (conversation and conversation[0].role == "system"):
+            conversation = (Message("system", self.system), *conversation)
         for index, message in enumerate(conversation):
             writer.message(message, last=index == len(conversation) - 1)
         if generate:

@@ -53,7 +53,7 @@ class NativePolicy(Policy):
             description.min_pixels,
             description.max_pixels,
         )
-        self.layout = Layout(codec, self.patching, image_markers=description.image_markers)
+        self.layout = Layout(codec, self.patching, image_markers=description.image_markers, system=description.system)
         self.features = FeatureCache()
         self._peft: Any = None
         model.eval()
@@ -163,7 +163,7 @@ class NativePolicy(Policy):
         self.language.requires_grad_(True)
         self.model.lm_head.requires_grad_(True)
 
-    def add_adapter(self, *, rank: int = 16, alpha: float | None = None, seed: int = 0) -> None:
+    def add_adapter(self, *, rank: int = 16, alpha: int | None = None, seed: int = 0) -> None:
         """Put a fresh LoRA adapter on the language model; it changes nothing until it is trained."""
         self._peft = adapters.attach(self.model, adapters.lora_config(rank, alpha), seed=seed)
 
@@ -260,7 +260,7 @@ def load_policy(
         base, local_files_only=True, use_safetensors=True, dtype=number, attn_implementation="sdpa", **extra
     )
     if quantisation == "none":
-        model = model.to(device)
+        model = model.to(torch.device(device))  # type: ignore[arg-type]
     policy = NativePolicy(model, TextCodec.load(base), description, digest)
     policy.quantised = tuple(quantised_modules(model))
     if adapter is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,23 @@ import numpy as np
 from components.shared.policy.interface import Conversation, Message
 from components.shared.samples.trajectory import Call, Question, ToolResult, Trajectory, Turn
 
-OPERATION_ASK = "Which operation is under way, when does it start and end, and what comes next? Operations: "
-CLOSEUP_ASK = "Look closely: which pattern is printed on the tag? Values: "
-CAPTION_ASK = "Say what is under way at each time."
-ASKS = (OPERATION_ASK, CLOSEUP_ASK, CAPTION_ASK)
+OPERATION_ASK = "Which operation is under way, when does it start and end, and what comes next?"
+CAPTION_ASK = "What is under way at each time?"
 
 
-def operation_question(labels: Sequence[str]) -> str:
-    """The question about a window; the labels are named, so that a downloaded model knows what may be answered."""
-    return f"{OPERATION_ASK}{', '.join(labels)}"
+def operation_question(labels: Sequence[str] = ()) -> str:
+    """The question about a window, as trajectories ask it; with `labels`, the allowed answers are named as well."""
+    return f"{OPERATION_ASK} Operations: {', '.join(labels)}." if labels else OPERATION_ASK
 
 
-def closeup_question(choices: Sequence[str], ask: str = CLOSEUP_ASK) -> str:
-    """A question about a detail that only a crop at source resolution shows."""
-    return f"{ask}{', '.join(choices)}"
+def instructions(labels: Sequence[str]) -> str:
+    """The system text for a downloaded model, which has not been trained on these formats from the start."""
+    example = {"operation": labels[0] if labels else "", "start_s": 0.0, "end_s": 5.0, "next_operation": None}
+    return (
+        "You watch clips of people at work; the time of each frame in seconds stands before it. Answer with one JSON "
+        f"object such as {answer_text(example)}. Operations: {', '.join(labels)}. To look closer at a frame first, write "
+        '{"name": "ZOOM_IN", "arguments": {"frame": 8, "box": [250, 0, 500, 250]}}, the box in thousandths of the frame.'
+    )
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:
@@ -49,8 +53,12 @@ def snapped(answer: Mapping[str, Any], frame_times_s: Sequence[float]) -> dict[s
     result = dict(answer)
     for key in ("start_s", "end_s"):
         if key in result and frame_times_s:
-            result[key] = min(frame_times_s, key=lambda time, wanted=float(result[key]): abs(time - wanted))
+            result[key] = min(frame_times_s, key=partial(_distance, float(result[key])))
     return result
+
+
+def _distance(wanted: float, time: float) -> float:
+    return abs(time - wanted)
 
 
 def call_text(call: Call) -> str:
@@ -78,7 +86,7 @@ def conversation_for(
         question: A question (its own text is used), or a text; an empty text asks for the operation.
         view_frames: uint8 (frames, size, size, 3).
         frame_times_s: Time of each frame.
-        labels: Label names, for a question without text.
+        labels: Named in the question only where the question has no text of its own and labels are given.
     """
     text = (question if isinstance(question, str) else question.text) or operation_question(labels)
     times = tuple(float(time) for time in frame_times_s)

@@ -130,7 +130,10 @@ class TextCodec:
 
     def control_id(self, name: str) -> int:
         """Id of a control token."""
-        return int(self._tokenizer.token_to_id(name))
+        number = self._tokenizer.token_to_id(name)
+        if number is None:
+            raise ArtifactError(f"the tokenizer has no token {name}.")
+        return number
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
