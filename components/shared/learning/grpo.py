@@ -10,7 +10,7 @@ group before the weighted sum); the k3 estimator of the KL divergence (Schulman 
 Deviations, each on purpose:
 - A reward without spread in its group gives exactly 0, where GRPO divides by std + epsilon; the standard deviation is
   the population's (divisor n), so a group's advantages have variance exactly 1.
-- Groups without any spread are dropped and counted, not sampled again (DAPO): on a time budget a fresh batch is as good.
+- Groups without any spread are dropped and counted, not sampled again (DAPO): a fresh batch is as good.
 - GDPO's second, batch-wide normalisation of the summed advantages is left out: it would let the weights of other
   questions change the size of this question's step.
 - The divisor of the token mean is handed in, so that micro-batches add up to the whole batch's loss.
