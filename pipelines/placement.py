@@ -1,6 +1,7 @@
 """Where each step runs: image, processor, memory, accelerator, time limit, retries.
 
-The only code that touches any of it. Everything here is fixed when the pipeline is compiled; local runs ignore all but the image's name.
+The only code that touches any of it. Everything here is fixed when the pipeline is compiled; local runs ignore all but
+the image's name.
 """
 
 from __future__ import annotations

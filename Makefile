@@ -1,0 +1,52 @@
+# Everything a person or CI does here, by name. `make help` lists it.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+# Where torch comes from; for a CPU build on Linux without CUDA downloads: make setup TORCH_ARGS="--index-url <PyTorch's CPU index>"
+TORCH_ARGS ?=
+RUN_ROOT ?= runs
+bin := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check unit e2e compile lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0]) if not (3, 11) <= sys.version_info[:2] <= (3, 12) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(bin)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) $(TORCH)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+setup: $(VENV)/.ready ## Make the virtual environment with the locked versions
+
+demo: setup ## Run the whole pipeline on the digital twin and leave the service answering (about 15 minutes)
+	$(bin)/pixelis run --run-root $(RUN_ROOT)
+
+test: setup check unit e2e ## Lint, types, layers, unit tests and one real run at the smallest size
+
+check: setup ## Lint, format, types, layers
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+unit: setup ## Unit tests
+	$(bin)/python -m pytest -m "not e2e"
+
+e2e: setup ## The pipeline at the smallest size: run, gate's branches, forced failure, resume
+	$(bin)/python -m pytest -m e2e
+
+compile: setup ## Compile every profile to KFP's IR YAML under build/
+	mkdir -p build
+	for profile in twin gpu-3b gpu-7b; do $(bin)/pixelis compile --profile $$profile --output build/pixelis-$$profile.yaml || exit 1; done
+
+lock: ## Resolve exact versions with hashes (torch left out: its CPU and CUDA wheels differ; cv2 comes headless)
+	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate \
+	  --no-emit-package torch --no-emit-package opencv-python -o requirements.lock pyproject.toml
+
+clean: ## Remove what can be made again (not runs)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,245 @@
+"""The `pixelis` command.
+
+Exit codes: 0 done (also where the gate holds the model); 2 configuration; 3 input; 4 artifact; 5 this machine;
+6 a step failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from components.shared.runtime.errors import ConfigError, PixelisError
+from pipelines.steps import STEPS
+
+ORDER = [step.name for step in STEPS if step.name != "finish"]
+DEFAULT_ROOT = Path("runs")
+app = typer.Typer(
+    help="Train, judge and deploy a vision-language agent from recordings of people at work.\n\n"
+    "Start with `pixelis doctor` (does this machine fit?) and `pixelis run` (the whole pipeline on the digital twin, "
+    "about a quarter of an hour on two cores).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ttrl_app = typer.Typer(help="The deployed service: status, stop, serve.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(ttrl_app, name="ttrl")
+
+RunRoot = Annotated[Path, typer.Option(help="Folder that keeps runs, cache, tracking store and service state.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value over the configuration; repeatable.", metavar="KEY=VALUE"),
+]
+Profile = Annotated[str, typer.Option(help="Which profile of pipeline_config.yaml: twin, gpu-3b or gpu-7b.")]
+Until = Annotated[str, typer.Option(help=f"Last step to run: {', '.join(ORDER)}.")]
+
+
+def console(*, error: bool = False) -> Console:
+    """A console that colours only on a terminal; as wide as the terminal, 120 columns in a pipe."""
+    from pipelines.local import on_terminal
+
+    return Console(stderr=error, force_terminal=None if on_terminal() else False, width=None if on_terminal() else 120)
+
+
+@app.command()
+def run(
+    profile: Profile = "twin",
+    sets: Sets = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every step (the same as --set run.seed=N).")] = None,
+    deterministic: Annotated[bool, typer.Option(help="Refuse algorithms that depend on scheduling.")] = False,
+    until: Until = "",
+    resume: Annotated[str, typer.Option(help="Id of an earlier run: do only what it left undone.", metavar="RUN")] = "",
+    run_root: RunRoot = DEFAULT_ROOT,
+) -> None:
+    """Run the pipeline on this machine and deploy what the gate promotes."""
+    from pipelines import local
+    from pipelines.config import compose
+    from pipelines.display import Monitor, print_summary
+
+    overrides = [*(sets or []), *([f"run.seed={seed}"] if seed is not None else [])]
+    overrides += ["run.deterministic=true"] if deterministic else []
+    if resume and (overrides or until):
+        raise ConfigError(
+            "--resume repeats the earlier run's request; --set, --seed, --deterministic and --until do not go with it.",
+            remedy="Resume without them, or start a new run (unchanged steps come from the cache).",
+        )
+    check_step(until)
+    overrides = [*environment_overrides(), *overrides]
+    root = local.prepare_root(run_root)
+    request = local.Request(profile=profile, overrides=tuple(overrides), until=until)
+    if not resume:
+        compose(profile, overrides, {})
+    directory, request = local.start_or_resume(root, request, resume)
+    config = compose(request.profile, request.overrides, {})
+    with local.owned(directory):
+        tracking = local.check_tracking(root)
+        local.check_port(config, root)
+        if resume:
+            local.archive_attempt(directory)
+        local.export_environment(directory, root, tracking, config)
+        out = console()
+        out.print(f"Run {directory.name}, profile {request.profile}, in {directory}", highlight=False)
+        state = "SUCCEEDED"
+        with Monitor(directory, out, until=request.until):
+            try:
+                local.run_pipeline(directory, root, request)
+            except KeyboardInterrupt:
+                state = "STOPPED"
+            except RuntimeError:
+                state = "FAILED"
+                if local.load_summary(directory) is None and not any((directory / "steps").glob("*.json")):
+                    raise
+        summary = local.load_summary(directory)
+        if summary is None or state == "STOPPED":
+            summary = local.fallback_summary(directory, request, state)
+        print_summary(out, summary, directory)
+        explain(summary, directory, root, state)
+
+
+def environment_overrides() -> list[str]:
+    """PIXELIS_SECTION__KEY variables as --set items, so that a run's request is complete and can be resumed."""
+    from pipelines.config import PREFIX
+
+    names = sorted(name for name in os.environ if name.startswith(PREFIX) and "__" in name)
+    return [f"{name.removeprefix(PREFIX).lower().replace('__', '.')}={os.environ[name]}" for name in names]
+
+
+def explain(summary: dict, directory: Path, root: Path, state: str) -> None:
+    """After a run that did not succeed: the cause, the end of the step's log, what to do; ends with the exit code."""
+    from pipelines.local import log_tail
+
+    again = f"pixelis run --resume {directory.name}" + (
+        "" if root == DEFAULT_ROOT.absolute() else f" --run-root {root}"
+    )
+    err = console(error=True)
+    if state == "STOPPED":
+        err.print(f"Stopped. Finished steps are kept; go on with: {again}", highlight=False)
+        raise typer.Exit(130)
+    failed = [row for row in summary["steps"] if row["status"] == "FAILED"]
+    for row in failed:
+        err.print(f"\nStep {row['name']} failed: {row['error']}", style="red", highlight=False, markup=False)
+        tail = log_tail(directory, row["name"])
+        if tail:
+            err.print(f"End of {directory / 'logs' / (row['name'] + '.log')}:\n{tail}", highlight=False, markup=False)
+        err.print(row["remedy"], highlight=False, markup=False)
+    if failed or summary["status"] == "FAILED":
+        if not failed:
+            err.print(f"The run failed: {summary['error'] or 'see logs/pipeline.log'}", style="red", markup=False)
+        err.print(f"Finished steps are kept; go on with: {again}", highlight=False)
+        raise typer.Exit(6)
+
+
+def check_step(until: str) -> None:
+    """Refuse a step that does not exist."""
+    if until and until not in ORDER:
+        raise ConfigError(f"--until {until!r}: no such step; nothing was run.", remedy=f"Choose one of {ORDER}.")
+
+
+@app.command(name="compile")
+def compile_(
+    profile: Profile = "twin",
+    sets: Sets = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; pixelis-<profile>.yaml here by default.")] = None,
+) -> None:
+    """Compile the pipeline of a profile to KFP's IR YAML, ready to upload to Kubeflow."""
+    from kfp import compiler
+
+    from pipelines.config import compose
+    from pipelines.training import build
+
+    target = output or Path(f"pixelis-{profile}.yaml")
+    config = compose(profile, sets or ())
+    compiler.Compiler().compile(build(config), str(target))
+    console().print(
+        f"{target} ({target.stat().st_size:,} bytes, images {config.placement.image('sft')})", highlight=False
+    )
+
+
+@app.command()
+def doctor(run_root: RunRoot = DEFAULT_ROOT) -> None:
+    """Show versions, FFmpeg, cores, memory and GPU, and whether each profile can run here."""
+    from pipelines.doctor import print_report
+
+    if not print_report(console(), run_root):
+        raise typer.Exit(5)
+
+
+@app.command()
+def mlflow(
+    run_root: RunRoot = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the tracking UI on the store that runs under the run root write to."""
+    root = run_root.expanduser().absolute()
+    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    if store.startswith("sqlite") and not (root / "mlflow.db").is_file():
+        raise ConfigError(
+            f"{root / 'mlflow.db'} does not exist: no run has been made there.", remedy="Start one with pixelis run."
+        )
+    console().print(f"http://{host}:{port} shows {store}; stop with Ctrl-C", highlight=False)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host, "--port", str(port)]
+    raise typer.Exit(subprocess.call(command))
+
+
+@ttrl_app.command("status")
+def ttrl_status(
+    run_root: RunRoot = DEFAULT_ROOT, url: Annotated[str, typer.Option(help="Ask this service instead.")] = ""
+) -> None:
+    """Show where the service is, what it serves and what it has learned."""
+    import json
+
+    from components.ttrl.control import status
+
+    place = url or run_root.expanduser().absolute() / "ttrl"
+    console().print_json(json.dumps(status(place)))
+
+
+@ttrl_app.command("stop")
+def ttrl_stop(run_root: RunRoot = DEFAULT_ROOT) -> None:
+    """Stop the service of this run root; its experiences and adapters are kept."""
+    from components.ttrl.control import stop
+
+    stopped = stop(run_root.expanduser().absolute() / "ttrl")
+    console().print("stopped" if stopped else "no service was running")
+
+
+@ttrl_app.command("serve")
+def ttrl_serve(
+    model: Annotated[Path, typer.Argument(help="Folder of a promoted model (the promotion step's output).")],
+    run_root: RunRoot = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8400,
+) -> None:
+    """Serve a promoted model in the foreground."""
+    state = run_root.expanduser().absolute() / "ttrl"
+    command = [
+        sys.executable,
+        "-m",
+        "components.ttrl",
+        "--model",
+        str(model),
+        "--state",
+        str(state),
+        "--port",
+        str(port),
+    ]
+    raise typer.Exit(subprocess.call(command))
+
+
+def main() -> None:
+    """Entry point: expected failures are printed without a traceback."""
+    try:
+        app()
+    except PixelisError as error:
+        err = console(error=True)
+        err.print(f"error: {error.message}", style="red", highlight=False, markup=False)
+        if error.remedy:
+            err.print(error.remedy, highlight=False, markup=False)
+        sys.exit(error.exit_code)

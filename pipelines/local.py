@@ -1,0 +1,284 @@
+"""Runs the pipeline on this machine through `kfp.local`, resumably.
+
+A run's directory `<run-root>/<run-id>` holds `request.json` (what was asked), `steps/` (records), `logs/`, `progress/`,
+`pictures/`, `work/` (checkpoints of unfinished steps), `artifacts/`, `summary.json` and `summary.md`. The cache, the
+tracking store and the service's state are shared by all runs of a run root.
+
+Guarantees: a finished step is never run again while its section, its code and its inputs are the same and its artifact
+is whole; a run that ends in any way leaves a summary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from components.shared.runtime.artifacts import RECORD, read_json, write_json
+from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault
+from components.shared.runtime.reproducibility import child_environment
+from pipelines.config import compose, git_sha
+from pipelines.steps import STEPS
+
+REQUEST = "request.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked to do; kept in the run's directory, so that a resumed run does the same."""
+
+    profile: str = "twin"
+    overrides: tuple[str, ...] = ()
+    until: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def new_run_id() -> str:
+    """Time of the start and four random hex digits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def prepare_root(root: Path) -> Path:
+    """Check that runs can be kept under `root`.
+
+    Raises:
+        EnvironmentFault: the folder cannot be made or written.
+        ConfigError: its path contains `python3`, which the local runner would rewrite.
+    """
+    root = root.expanduser().absolute()
+    if "python3" in str(root):
+        raise ConfigError(
+            f"run root {root} contains 'python3', which kfp's local runner replaces in every command, so steps would "
+            "write elsewhere.",
+            remedy="Choose another --run-root.",
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise EnvironmentFault(
+            f"run root {root} cannot be written ({error.strerror}), so no run can be kept there.",
+            remedy="Choose another --run-root or change its owner.",
+        ) from error
+    return root
+
+
+def check_tracking(root: Path) -> str:
+    """The tracking store's address: MLFLOW_TRACKING_URI, else a database in the run root.
+
+    Raises:
+        EnvironmentFault: the server does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        os.environ["PIXELIS_MLFLOW_ARTIFACTS"] = (root / "mlartifacts").as_uri()
+        return f"sqlite:///{root / 'mlflow.db'}"
+    if urlsplit(uri).scheme in ("http", "https"):
+        try:
+            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5):  # noqa: S310 - scheme checked above
+                pass
+        except (urllib.error.URLError, OSError) as error:
+            raise EnvironmentFault(
+                f"the tracking server {uri} does not answer ({error}), so nothing this run does could be traced.",
+                remedy="Start it, correct MLFLOW_TRACKING_URI, or unset it to use the run root's own store.",
+            ) from error
+    return uri
+
+
+def check_port(config: Any, root: Path) -> None:
+    """Refuse before any work when the service's port is taken by somebody else.
+
+    Raises:
+        EnvironmentFault: the port is in use and not by the service that this run root would replace.
+    """
+    if not config.ttrl.deploy or not config.ttrl.port:
+        return
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex((config.ttrl.host, config.ttrl.port)) != 0:
+            return
+    from components.ttrl.control import process_of, read_record
+
+    record = read_record(root / "ttrl")
+    if record is None or process_of(record) is None:
+        raise EnvironmentFault(
+            f"port {config.ttrl.port} on {config.ttrl.host} is taken by another program; the service could not start.",
+            remedy="Stop it, choose another port with --set ttrl.port=…, or leave the service out with "
+            "--set ttrl.deploy=false.",
+        )
+
+
+@contextlib.contextmanager
+def owned(directory: Path) -> Iterator[IO[str]]:
+    """Hold the run's lock: two processes never work on one run."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "run.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise EnvironmentFault(
+                f"run {directory.name} is being worked on by process {file.read().strip() or 'unknown'}.",
+                remedy="Wait for it or stop it, then resume.",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file
+
+
+def start_or_resume(root: Path, request: Request, resume: str) -> tuple[Path, Request]:
+    """The run's directory and request: a new one, or that of an earlier run.
+
+    Raises:
+        ConfigError: the run to resume does not exist; names those that do.
+    """
+    if not resume:
+        directory = root / new_run_id()
+        directory.mkdir(parents=True)
+        write_json(directory / REQUEST, request.__dict__)
+        return directory, request
+    directory = root / resume
+    if not (directory / REQUEST).is_file():
+        known = sorted(path.parent.name for path in root.glob(f"*/{REQUEST}"))
+        raise ConfigError(
+            f"run {resume!r} does not exist under {root}; nothing was run.",
+            remedy=f"Choose one of {known[-5:]}." if known else "Start a new run without --resume.",
+        )
+    value = read_json(directory / REQUEST)
+    return directory, Request(**value | {"overrides": tuple(value["overrides"])})
+
+
+def archive_attempt(directory: Path) -> None:
+    """Move the records of an earlier attempt aside, so that what this attempt does can be told apart."""
+    if (directory / "steps").is_dir():
+        attempts = directory / "attempts"
+        attempts.mkdir(exist_ok=True)
+        (directory / "steps").rename(attempts / f"{len(list(attempts.iterdir())):03d}")
+    for name in ("cache_hits.json", "summary.json", "summary.md"):
+        (directory / name).unlink(missing_ok=True)
+    for path in (directory / "progress").glob("*.json"):
+        path.unlink()
+
+
+def export_environment(directory: Path, root: Path, tracking_uri: str, config: Any) -> None:
+    """What steps read from their environment; never part of a cache key."""
+    os.environ.update(
+        PIXELIS_RUN_ID=directory.name,
+        PIXELIS_RUN_DIR=str(directory),
+        PIXELIS_WORK_DIR=str(directory / "work"),
+        PIXELIS_STATE_DIR=str(root),
+        PIXELIS_RUNNER_PID=str(os.getpid()),
+        PIXELIS_GIT_SHA=git_sha(),
+        MLFLOW_TRACKING_URI=tracking_uri,
+        **child_environment(seed=config.run.seed, deterministic=config.run.deterministic),
+    )
+
+
+def run_pipeline(directory: Path, root: Path, request: Request) -> None:
+    """Run the request's pipeline to its end; the caller holds the run's lock.
+
+    Raises:
+        RuntimeError: a step failed; the cause stands in the step's record.
+    """
+    from kfp import local
+
+    from pipelines.training import build, form_defaults
+
+    config = compose(request.profile, request.overrides, {})
+    write_json(directory / "config.json", config.model_dump(mode="json"))
+    cache = root / "cache"
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(directory / "artifacts"),
+        enable_caching=True,
+        cache_root=str(cache),
+    )
+    install_cache(cache, directory)
+    pipeline = build(config, until=request.until)
+    with warnings.catch_warnings(), quiet(directory / "logs" / "pipeline.log"):
+        warnings.simplefilter("ignore")
+        pipeline(**form_defaults(config))
+
+
+def install_cache(root: Path, directory: Path) -> None:
+    """Make kfp's local cache tell which artifacts it handed out, and refuse damaged ones."""
+    from kfp.local import cache
+
+    from components.shared.runtime.records import read_artifact_record
+
+    hits: list[str] = []
+
+    class CheckedCache(cache.LocalCache):
+        """kfp's cache, which by itself only checks that a path exists."""
+
+        def get(self, key: str) -> dict[str, Any] | None:
+            outputs = super().get(key)
+            if outputs is None:
+                return None
+            paths = [Path(item.uri) for item in outputs.values() if hasattr(item, "uri")]
+            folders = [path for path in paths if (path / RECORD).is_file() or path.is_dir()]
+            try:
+                for path in folders:
+                    read_artifact_record(path)
+            except ArtifactError as error:
+                print(f"cache entry {key[:12]} is not used: {error}")
+                return None
+            hits.extend(str(path) for path in folders)
+            write_json(directory / "cache_hits.json", hits)
+            return outputs
+
+    cache._cache_singleton = CheckedCache(str(root))
+    cache._cache_singleton_root = str(root)
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Send what kfp prints to a log file; its logging follows, since it writes to the current sys.stderr."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(log, "a", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield
+
+
+def fallback_summary(directory: Path, request: Request, state: str) -> dict[str, Any]:
+    """Write the summary here when the exit step could not (interrupted, or the runner itself failed)."""
+    from components.finish.summarize import finish_run
+
+    with quiet(directory / "logs" / "finish.log"):
+        return finish_run([step.name for step in STEPS], request.profile, state=state)
+
+
+def load_summary(directory: Path) -> dict[str, Any] | None:
+    """The run's summary, None where the exit step did not get to write it."""
+    path = directory / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def log_tail(directory: Path, step: str, lines: int = 20) -> str:
+    """The last lines of a step's log."""
+    path = directory / "logs" / f"{step}.log"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.is_file() else ""
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal that shows colours and moving bars."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "") != "dumb" and "NO_COLOR" not in os.environ
