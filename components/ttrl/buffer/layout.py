@@ -1,0 +1,103 @@
+"""What lies where in a buffer's directory, and the file that says it is one.
+
+buffer.json   format version, dimension, adapter, the buffer's id, checksum
+LOCK          the owner's lock and identity
+log/          segments (adapter `file`)
+data/         environment (adapter `lmdb`)
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from crc32c import crc32c
+
+from components.shared.runtime.config import canonical_json
+from components.ttrl.buffer.config import BufferConfig
+from components.ttrl.buffer.disk import Disk, replace_file
+from components.ttrl.buffer.errors import BufferFormatError
+from components.ttrl.buffer.store import Store
+from components.ttrl.buffer.store_file import FileStore
+
+FORMAT = 1
+NAME = "buffer.json"
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Raise if the directory holds something that is not a buffer."""
+    if (directory / NAME).exists():
+        return
+    present = sorted(p.name for p in directory.iterdir() if p.name not in ("LOCK", NAME + ".tmp"))
+    if "log" in present or "data" in present:
+        raise BufferFormatError(
+            f"{directory} holds a log but no {NAME}: it cannot be told what the log contains.",
+            remedy=f"Put {NAME} back, or run `pixelis buffer repair`.",
+        )
+    if present:
+        raise BufferFormatError(
+            f"{directory} is not an experience buffer (it holds {', '.join(present[:5])}): nothing was touched.",
+            remedy="Name an empty or missing directory.",
+        )
+
+
+def load_or_create(directory: Path, config: BufferConfig, disk: Disk, *, read_only: bool) -> dict[str, Any]:
+    """The directory's identity; made on first use.
+
+    Raises:
+        BufferFormatError: missing (read-only), damaged, of a newer format, or of another shape than `config` says.
+    """
+    path = directory / NAME
+    if not path.exists():
+        if read_only:
+            raise BufferFormatError(f"{directory} is not an experience buffer: {NAME} is missing.")
+        content = {"format": FORMAT, "dimension": config.dimension, "adapter": config.adapter, "id": uuid.uuid4().hex}
+        replace_file(disk, path, _sealed(content))
+        disk.sync_directory(directory.parent)
+    return check(read(path), path, config)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The identity in a file, its checksum verified."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        checksum = content.pop("crc32c")
+        good = checksum == crc32c(canonical_json(content).encode())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        good, content = False, {}
+    if not good:
+        raise BufferFormatError(
+            f"{path} is damaged: it cannot be told what the buffer contains.",
+            remedy="Run `pixelis buffer repair`, which rebuilds it from the log.",
+        )
+    return content
+
+
+def check(content: dict[str, Any], path: Path, config: BufferConfig) -> dict[str, Any]:
+    """Compare with what the caller expects."""
+    if content["format"] > FORMAT:
+        raise BufferFormatError(
+            f"{path.parent} has format {content['format']}, this code reads up to {FORMAT}: nothing was touched.",
+            remedy="Open it with the release that wrote it, or export and import.",
+        )
+    for name in ("dimension", "adapter"):
+        if content[name] != getattr(config, name):
+            raise BufferFormatError(
+                f"{path.parent} was made with {name} {content[name]}, the configuration says {getattr(config, name)}.",
+                remedy="Change buffer." + name + ", or export and import into a fresh directory.",
+            )
+    return content
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    return (canonical_json({**content, "crc32c": crc32c(canonical_json(content).encode())}) + "\n").encode()
+
+
+def open_store(
+    directory: Path, config: BufferConfig, identity: dict[str, Any], disk: Disk, *, read_only: bool
+) -> Store:
+    """The store the identity names."""
+    return FileStore(directory / "log", identity["id"], disk, segment_bytes=config.segment_bytes,
+                     preallocate=config.preallocate, read_only=read_only)  # fmt: skip

@@ -1,0 +1,105 @@
+"""The table of live records: one slot a record, one numpy column a property.
+
+Slots are reused after removal; whoever remembers a slot (an index) remembers the sequence number with it, and a pair that
+no longer matches is stale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+COLUMNS: dict[str, Any] = {
+    "sequence": np.int64, "address": np.int64, "size": np.int64, "patched": np.int64, "created": np.float64,
+    "updated": np.float64, "override": np.float64, "confidence": np.float32, "reward": np.float32,
+    "retrieved": np.uint32, "succeeded": np.uint32, "origin": np.uint32, "source": np.int32, "subject": np.int32,
+    "label": np.int32, "flags": np.uint8,
+}  # fmt: skip
+
+
+class Names:
+    """Strings by number, for the columns source, subject and label."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def code(self, text: str) -> int:
+        """The number of a string, new if need be."""
+        found = self._codes.get(text)
+        if found is None:
+            found = self._codes[text] = len(self.texts)
+            self.texts.append(text)
+        return found
+
+    def find(self, text: str) -> int:
+        """The number of a string, or -1."""
+        return self._codes.get(text, -1)
+
+
+class Rows:
+    """Columns by slot. Not thread-safe: the buffer's state lock."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in COLUMNS.items()}
+        self.keys = np.zeros((0, 16), np.uint8)
+        self.alive = np.zeros(0, bool)
+        self.slot_of: dict[bytes, int] = {}
+        self.free: list[int] = []
+        self.used = 0
+        """Slots ever used; all live ones are below."""
+        self.names = {"source": Names(), "subject": Names(), "label": Names()}
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        try:
+            return self.__dict__["columns"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def live(self) -> np.ndarray:
+        """Slots of all live records, ascending."""
+        return np.flatnonzero(self.alive[: self.used])
+
+    def take(self, keys: list[bytes]) -> np.ndarray:
+        """Slots for keys: the present one where the key is live, else a free or new one."""
+        slots = np.empty(len(keys), np.int64)
+        for i, key in enumerate(keys):
+            slot = self.slot_of.get(key)
+            if slot is None:
+                if self.free:
+                    slot = self.free.pop()
+                else:
+                    slot = self.used
+                    self.used += 1
+                    if slot >= len(self.alive):
+                        self._grow(slot + 1)
+                self.slot_of[key] = slot
+                self.keys[slot] = np.frombuffer(key, np.uint8)
+                self.alive[slot] = True
+            slots[i] = slot
+        return slots
+
+    def release(self, key: bytes) -> int:
+        """Forget a live key; returns the slot it had."""
+        slot = self.slot_of.pop(key)
+        self.alive[slot] = False
+        self.free.append(slot)
+        return slot
+
+    def key(self, slot: int) -> bytes:
+        """The key in a slot."""
+        return self.keys[slot].tobytes()
+
+    def _grow(self, slots: int) -> None:
+        room = max(1024, slots + slots // 4)
+        for name, column in self.columns.items():
+            larger = np.zeros(room, column.dtype)
+            larger[: len(column)] = column
+            self.columns[name] = larger
+        keys, alive = np.zeros((room, 16), np.uint8), np.zeros(room, bool)
+        keys[: len(self.keys)], alive[: len(self.alive)] = self.keys, self.alive
+        self.keys, self.alive = keys, alive

@@ -1,0 +1,90 @@
+"""The hybrid embedding, and the matrix of all of them, in blocks so that growing never copies it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK_ROWS = 4096
+
+
+def hybrid(
+    visual: np.ndarray | None, text: np.ndarray | None, *, visual_weight: float = 0.7, normalise: bool = True
+) -> np.ndarray:
+    """The searched embedding: w * visual + (1 - w) * text, each of length one before and the sum after.
+
+    Args:
+        visual: (dim,) or (n, dim), or None.
+        text: The same shape, or None. With one of the two missing, the other stands alone.
+        visual_weight: w.
+        normalise: False keeps the lengths (for the euclidean metric).
+
+    Returns:
+        float32 of the same shape.
+    """
+    if visual is None or text is None:
+        given = visual if visual is not None else text
+        if given is None:
+            raise ValueError("neither a visual nor a text embedding")
+        single = np.asarray(given, np.float32)
+        return _unit(single) if normalise else single
+    first, second = np.asarray(visual, np.float32), np.asarray(text, np.float32)
+    if not normalise:
+        return visual_weight * first + (1.0 - visual_weight) * second
+    return _unit(visual_weight * _unit(first) + (1.0 - visual_weight) * _unit(second))
+
+
+def _unit(array: np.ndarray) -> np.ndarray:
+    norm = np.sqrt(np.einsum("...i,...i->...", array, array))
+    return (array / np.where(norm > 0, norm, 1.0)[..., None]).astype(np.float32, copy=False)
+
+
+class VectorBlocks:
+    """(slots, dim) float32, grown block by block.
+
+    Args:
+        dimension: Width of a row.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self.blocks: list[np.ndarray] = []
+
+    def reserve(self, slots: int) -> None:
+        """Make room for slots 0 .. slots - 1."""
+        while len(self.blocks) * BLOCK_ROWS < slots:
+            self.blocks.append(np.zeros((BLOCK_ROWS, self.dimension), np.float32))
+
+    def write(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        """Set rows (n, dim) at slots (n,)."""
+        if len(slots) == 1:
+            block, row = divmod(int(slots[0]), BLOCK_ROWS)
+            self.blocks[block][row] = rows[0]
+            return
+        blocks = slots // BLOCK_ROWS
+        for block in np.unique(blocks):
+            chosen = blocks == block
+            self.blocks[block][slots[chosen] % BLOCK_ROWS] = rows[chosen]
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """Rows (n, dim) of slots (n,)."""
+        result = np.empty((len(slots), self.dimension), np.float32)
+        blocks = slots // BLOCK_ROWS
+        for block in np.unique(blocks):
+            chosen = blocks == block
+            result[chosen] = self.blocks[block][slots[chosen] % BLOCK_ROWS]
+        return result
+
+    def scores(self, query: np.ndarray, slots: int, *, euclidean: bool) -> np.ndarray:
+        """(slots,) similarity of every row to the query: inner product, or minus the squared distance."""
+        result = np.empty(slots, np.float32)
+        for number, block in enumerate(self.blocks):
+            start = number * BLOCK_ROWS
+            if start >= slots:
+                break
+            part = block[: slots - start]
+            if euclidean:
+                difference = part - query
+                result[start : start + len(part)] = -np.einsum("ij,ij->i", difference, difference)
+            else:
+                np.dot(part, query, out=result[start : start + len(part)])
+        return result
