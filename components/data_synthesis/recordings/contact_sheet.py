@@ -1,0 +1,88 @@
+"""A picture for people: what each label looks like in this set of recordings.
+
+Role: three moments (beginning, middle, end) of one segment per label, from different recordings where there are enough,
+on one PNG. Read from the finished videos, so it also shows what compression left.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.shared.work.frames import list_frames
+from components.shared.work.manifest import Manifest, Recording, Segment
+
+MOMENTS = (0.2, 0.5, 0.8)
+
+
+def draw_contact_sheet(manifest: Manifest, artifact: Path, target: Path) -> Path | None:
+    """Write the contact sheet; None when no recording has a labelled segment."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    chosen = choose_segments(manifest)
+    if not chosen:
+        return None
+    columns = 2 if len(chosen) > 3 else 1
+    rows = -(-len(chosen) // columns)
+    figure, axes = pyplot.subplots(rows, columns * 3, figsize=(columns * 6.6, rows * 1.95), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (label, recording, segment) in enumerate(chosen):
+        row, first = index % rows, index // rows * 3
+        length = segment.end_s - segment.start_s
+        pictures = _frames(manifest, recording, artifact, [segment.start_s + length * m for m in MOMENTS])
+        for offset, picture in enumerate(pictures):
+            axes[row, first + offset].imshow(picture)
+        text = f"{label}  ·  {recording.subject}, {length:.1f} s"
+        axes[row, first].set_title(text, loc="left", fontsize=10, fontweight="bold")
+    figure.suptitle(
+        f"One segment per label, {', '.join(f'{m:.0%}' for m in MOMENTS)} of the way through it", fontsize=11
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.985))
+    figure.savefig(target, dpi=110)
+    pyplot.close(figure)
+    return target
+
+
+def choose_segments(manifest: Manifest) -> list[tuple[str, Recording, Segment]]:
+    """One clear segment per label: near the label's median length, from a recording not used yet where possible."""
+    wanted = [*manifest.labels, *([manifest.null_label] if manifest.null_label else [])]
+    used: set[str] = set()
+    chosen = []
+    for label in wanted:
+        options = [(r, s) for r in manifest.recordings for s in r.segments if s.label == label]
+        if not options:
+            continue
+        lengths = sorted(s.end_s - s.start_s for _, s in options)
+        goal = lengths[int(len(lengths) * 0.7)]
+        fresh = [pair for pair in options if pair[0].subject not in used] or options
+        recording, segment = min(fresh, key=lambda pair: abs(pair[1].end_s - pair[1].start_s - goal))
+        used.add(recording.subject)
+        chosen.append((label, recording, segment))
+    return chosen
+
+
+def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: list[float]):  # type: ignore[no-untyped-def]
+    import av
+    import cv2
+
+    path = manifest.resolve(recording, artifact)
+    if recording.kind == "frames":
+        listed = list_frames(path)
+        near = [min(listed, key=lambda item: abs(item[1] - t))[0] for t in times_s]
+        return [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in near]
+    pictures, last = [], None
+    with av.open(str(path)) as container:
+        first = None
+        for frame in container.decode(container.streams.best("video")):
+            first = frame.time if first is None else first
+            last = frame
+            while len(pictures) < len(times_s) and frame.time - first >= times_s[len(pictures)] - 1e-6:
+                pictures.append(frame.to_ndarray(format="rgb24"))
+            if len(pictures) == len(times_s):
+                break
+    if last is not None:
+        pictures += [last.to_ndarray(format="rgb24")] * (len(times_s) - len(pictures))
+    return pictures
