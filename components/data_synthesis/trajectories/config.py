@@ -67,7 +67,7 @@ class TrajectoriesConfig(StepSection):
     """Share of the operation trajectories with a boundary that zoom on both of its sides."""
     support_gain: float = Field(1.5, ge=1, le=100)
     """A zoom to motion is kept only when its cell holds this many times the motion of an average cell."""
-    detail_gain: float = Field(2.0, ge=1, le=1000)
+    detail_gain: float = Field(2.0, ge=1, le=1e6)
     """A close-up zoom is kept only when the crop shows this many times the detail of the policy's own view."""
     duplicate_bits: int = Field(2, ge=0, le=64)
     """Trajectories of equal text whose frames' hashes (192 bits) differ by at most this are duplicates."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import cv2
 import numpy as np
 
 from components.data_synthesis.trajectories.shard_work import Made
-from components.shared.runtime.config import canonical_json
 from components.shared.samples.jpeg import decode_jpeg, encode_jpeg
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1c1e21}
@@ -86,16 +86,16 @@ def article(number: int, item: Made, pictures: dict[str, np.ndarray]) -> str:
     for turn in trajectory.turns:
         said = [f"<i>{html.escape(turn.thought)}</i>"] if turn.thought else []
         if turn.call:
-            said.append(f"<code>{html.escape(canonical_json(turn.call.model_dump(mode='json')))}</code>")
+            said.append(f"<code>{html.escape(json.dumps(turn.call.model_dump(mode='json')))}</code>")
         if turn.result:
             said.append(f"&rarr; {html.escape(turn.result.text)}")
             if turn.result.image:
                 said.append(f'<br><img alt="crop" src="{number:02d}-{turn.result.image}.jpg">')
         if turn.answer:
-            said.append(f"<code>{html.escape(canonical_json(turn.answer))}</code>")
+            said.append(f"<code>{html.escape(json.dumps(turn.answer))}</code>")
         said.append("" if turn.learn else '<span class="skip">shown, not imitated</span>')
         parts.append(f"<li>{' '.join(said)}</li>")
-    truth = html.escape(canonical_json(trajectory.question.truth))
+    truth = html.escape(json.dumps(trajectory.question.truth))
     parts.append(f"</ol><p>Truth: <code>{truth}</code></p>")
     if "scene" in pictures:
         parts.append(f'<img alt="source frame with the zoomed boxes" src="{number:02d}-scene.jpg">')
@@ -119,7 +119,7 @@ def row(item: Made, pictures: dict[str, np.ndarray], height: int = 224, width: i
     lines = [f"{trajectory.question.kind} / {trajectory.kind} / {trajectory.stage}"]
     for turn in trajectory.turns:
         lines.append((f"({turn.thought}) " if turn.thought else "") + ("" if turn.learn else "[not imitated] "))
-        lines.append(canonical_json(turn.call.arguments if turn.call else turn.answer))
+        lines.append(json.dumps(turn.call.arguments if turn.call else turn.answer))
     for number, line in enumerate(text for text in lines if text.strip()):
         place = (left + 6, 22 + 22 * number)
         cv2.putText(canvas, line[:60], place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)

@@ -1,0 +1,289 @@
+"""The registry: whatever a policy or a plugin does becomes a result, never an exception."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from components.shared.operations import (
+    Operation,
+    OperationFault,
+    OperationResult,
+    OperationsConfig,
+    Registry,
+    default_registry,
+    operation,
+)
+from components.shared.operations.arguments import Arguments
+from components.shared.operations.result import Drawing
+from components.shared.runtime.errors import ConfigError
+
+FRAMES = [np.random.default_rng(index).integers(0, 255, (90, 120, 3), np.uint8) for index in range(3)]
+
+
+class NoArguments(Arguments):
+    """No arguments."""
+
+
+class OneNumber(Arguments):
+    """One number."""
+
+    value: int = Field(ge=0)
+
+
+def plugin(run: Any, **options: Any) -> Operation:
+    return Operation("PLUGIN", "a plugin", NoArguments, run, **options)
+
+
+def run_plugin(run: Any, config: OperationsConfig | None = None, **options: Any) -> tuple[OperationResult, Registry]:
+    registry = Registry(config or OperationsConfig(), [plugin(run, **options)])
+    return registry.execute("PLUGIN", {}, FRAMES), registry
+
+
+class TestRegistering:
+    def test_a_decorated_function_is_listed_with_its_schema(self) -> None:
+        @operation("DOUBLE", "twice the value", OneNumber)
+        def double(arguments: OneNumber, frames: Any) -> OperationResult:
+            return OperationResult(True, str(2 * arguments.value))
+
+        registry = Registry(operations=[double])
+        (listed,) = registry.list_operations()
+        assert listed["name"] == "DOUBLE"
+        assert listed["parameters"]["properties"]["value"]["minimum"] == 0
+        assert registry.execute("DOUBLE", {"value": 21}, []).text == "42"
+
+    def test_a_taken_name_is_refused_unless_overridden(self) -> None:
+        first, second = plugin(lambda a, f: OperationResult(True, "1")), plugin(lambda a, f: OperationResult(True, "2"))
+        registry = Registry(operations=[first])
+        with pytest.raises(ConfigError, match="registered twice"):
+            registry.register(second)
+        registry.register(second, override=True)
+        assert registry.execute("PLUGIN", {}, FRAMES).text == "2"
+
+    @pytest.mark.parametrize("name", ["zoom", "ZOOM IN", "", "Z-1"])
+    def test_an_unusable_name_is_refused(self, name: str) -> None:
+        with pytest.raises(ConfigError, match="upper-case"):
+            Registry(operations=[Operation(name, "", NoArguments, lambda a, f: OperationResult(True))])
+
+    def test_examples_of_built_in_operations_are_valid(self) -> None:
+        registry = default_registry()
+        for name in registry.names():
+            item = registry._find(name)
+            assert item.example, name
+            registry._validate(item, item.example)
+
+
+class TestCallersMistakes:
+    @pytest.mark.parametrize(
+        ("name", "arguments", "code", "needle"),
+        [
+            ("ZOOM", {}, "unknown_operation", "Did you mean ZOOM_IN"),
+            (None, {}, "unknown_operation", "ZOOM_IN"),
+            ("ZOOM_IN", "{not json", "invalid_json", "keys: frame"),
+            ("ZOOM_IN", "[" * 5000, "invalid_json", "keys: frame"),
+            ("ZOOM_IN", "9" * 20000, "too_large", "16384"),
+            ("ZOOM_IN", [1, 2], "invalid_arguments", "list"),
+            ("ZOOM_IN", {}, "invalid_arguments", "frame"),
+            ("ZOOM_IN", {"frame": "1", "box": [0, 0, 500, 500]}, "invalid_arguments", "frame"),
+            ("ZOOM_IN", {"frame": True, "box": [0, 0, 500, 500]}, "invalid_arguments", "frame"),
+            ("ZOOM_IN", {"frame": 0, "box": [0, 0, float("nan"), 500]}, "invalid_arguments", "box"),
+            ("ZOOM_IN", {"frame": 0, "box": [0, 0, 1001, 500]}, "invalid_arguments", "1000"),
+            ("ZOOM_IN", {"frame": 0, "box": [500, 0, 100, 500]}, "invalid_arguments", "inverted"),
+            ("ZOOM_IN", {"frame": 0, "box": [0, 0, 500]}, "invalid_arguments", "box"),
+            ("ZOOM_IN", {"frame": 0, "box": [0, 0, 500, 500], "zoom": 2}, "invalid_arguments", "zoom"),
+            ("ZOOM_IN", {"frame": 7, "box": [0, 0, 500, 500]}, "frame_out_of_range", "from 0 to 2"),
+            ("ZOOM_IN", {"frame": 0, "box": [0, 0, 100, 100]}, "crop_too_small", "28"),
+        ],
+    )
+    def test_each_gets_its_error(self, name: Any, arguments: Any, code: str, needle: str) -> None:
+        registry = default_registry()
+        result = registry.execute(name, arguments, FRAMES)
+        assert not result.ok and result.image is None
+        assert result.error is not None and result.error.code == code
+        assert needle in result.text
+        assert not registry.faults, "a caller's mistake is no fault of the operation"
+
+    @pytest.mark.parametrize(
+        ("frames", "code"),
+        [
+            ([], "frame_out_of_range"),
+            (None, "invalid_frames"),
+            ([np.zeros((90, 120), np.uint8)], "invalid_frames"),
+            ([np.zeros((90, 120, 3), np.float32)], "invalid_frames"),
+            ([np.zeros((0, 120, 3), np.uint8)], "invalid_frames"),
+            (["frame.jpg"], "invalid_frames"),
+            ([np.zeros((90, 1200, 3), np.uint8)], "too_large"),
+        ],
+    )
+    def test_bad_frames(self, frames: Any, code: str) -> None:
+        registry = default_registry(OperationsConfig(max_frame_pixels=100_000))
+        result = registry.execute("ZOOM_IN", {"frame": 0, "box": [0, 0, 1000, 1000]}, frames)
+        assert result.error is not None and result.error.code == code
+
+    def test_a_thousand_calls_in_one_answer_run_only_up_to_the_limit(self) -> None:
+        registry = default_registry(OperationsConfig(max_calls=5))
+        results = registry.execute_many([("ZOOM_IN", {"frame": 0, "box": [0, 0, 500, 500]})] * 1000, FRAMES)
+        assert [r.ok for r in results] == [True] * 5 + [False] * 995
+        assert results[5].error is not None and results[5].error.code == "too_many_calls"
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        name=st.one_of(st.sampled_from(["ZOOM_IN", "zoom_in"]), st.text(), st.none(), st.integers()),
+        arguments=st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=5),
+                st.dictionaries(
+                    st.one_of(st.sampled_from(["frame", "box", "point", "factor", "padding"]), st.text()),
+                    inner,
+                    max_size=5,
+                ),
+            ),
+            max_leaves=12,
+        ),
+    )
+    def test_fuzz_never_raises_and_always_explains(self, name: Any, arguments: Any) -> None:
+        result = default_registry().execute(name, arguments, FRAMES)
+        assert result.ok or (result.error is not None and result.error.message and result.text)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        text=st.text(max_size=60),
+        cut=st.integers(0, 60),
+    )
+    def test_fuzz_of_broken_json(self, text: str, cut: int) -> None:
+        good = json.dumps({"frame": 0, "box": [0, 0, 500, 500]})
+        result = default_registry().execute("ZOOM_IN", good[:cut] + text + good[cut + len(text) // 2 :], FRAMES)
+        assert result.ok or result.error is not None
+
+
+class TestPluginFaults:
+    @pytest.mark.parametrize("error", [ValueError("x"), MemoryError(), SystemExit(3), KeyboardInterrupt()])
+    def test_a_plugin_that_raises(self, error: BaseException) -> None:
+        def run(arguments: Any, frames: Any) -> OperationResult:
+            raise error
+
+        result, registry = run_plugin(run)
+        assert result.error is not None and result.error.code == "internal"
+        assert registry.faults["PLUGIN", "internal"] == 1
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [
+            None,
+            "text",
+            OperationResult(True, text=7),  # type: ignore[arg-type]
+            OperationResult(False),
+            OperationResult(True, image=np.zeros((4, 4), np.uint8)),
+            OperationResult(True, image=np.zeros((4, 4, 3), np.float64)),
+            OperationResult(True, image=np.zeros((3000, 3000, 3), np.uint8)),
+            OperationResult(True, data={"x": float("nan")}),
+            OperationResult(True, data={"x": object()}),
+            OperationResult(True, drawings=("box",)),  # type: ignore[arg-type]
+        ],
+    )
+    def test_a_plugin_that_returns_nonsense(self, nonsense: Any) -> None:
+        result, registry = run_plugin(lambda a, f: nonsense)
+        assert result.error is not None and result.error.code == "invalid_result"
+        assert registry.faults["PLUGIN", "invalid_result"] == 1
+
+    def test_a_plugin_that_hangs_times_out_and_is_switched_off(self) -> None:
+        release = threading.Event()
+
+        def run(arguments: Any, frames: Any) -> OperationResult:
+            release.wait(30)
+            return OperationResult(True)
+
+        registry = Registry(OperationsConfig(time_limit_s=0.05, quarantine_after=2), [plugin(run)])
+        start = time.monotonic()
+        codes = [registry.execute("PLUGIN", {}, FRAMES).error.code for _ in range(4)]  # type: ignore[union-attr]
+        release.set()
+        assert codes == ["timeout", "timeout", "quarantined", "quarantined"]
+        assert time.monotonic() - start < 5
+
+    def test_a_plugin_cannot_change_the_callers_frames(self) -> None:
+        before = FRAMES[0].copy()
+
+        def run(arguments: Any, frames: Any) -> OperationResult:
+            frames[0][:] = 0
+            return OperationResult(True)
+
+        result, _ = run_plugin(run)
+        assert result.error is not None and result.error.code == "internal"
+        assert np.array_equal(FRAMES[0], before)
+
+    def test_a_fault_raised_by_an_operation_keeps_its_words(self) -> None:
+        def run(arguments: Any, frames: Any) -> OperationResult:
+            raise OperationFault("nothing_found", "no text here.", "a region with text")
+
+        result, registry = run_plugin(run)
+        assert result.text == "error nothing_found: no text here. Expected: a region with text"
+        assert not registry.faults
+
+    def test_a_lazy_sequence_that_fails_is_reported(self) -> None:
+        class Broken(list):  # type: ignore[type-arg]
+            def __len__(self) -> int:
+                return 3
+
+            def __getitem__(self, index: Any) -> Any:
+                raise OSError("disk gone")
+
+        result = default_registry().execute("ZOOM_IN", {"frame": 0, "box": [0, 0, 900, 900]}, Broken())
+        assert result.error is not None and result.error.code == "internal"
+
+    def test_long_text_is_cut(self) -> None:
+        result, _ = run_plugin(lambda a, f: OperationResult(True, "x" * 5000), OperationsConfig(max_text_chars=100))
+        assert result.text == "x" * 100 + " [cut]"
+
+
+class TestCache:
+    @staticmethod
+    def counted(calls: list[int], size: int = 4) -> Operation:
+        def run(arguments: OneNumber, frames: Any) -> OperationResult:
+            calls.append(arguments.value)
+            image = np.full((size, size, 3), int(frames[0].sum() % 251), np.uint8)
+            return OperationResult(True, str(arguments.value), image=image, drawings=(Drawing(0, (0, 0, 1, 1)),))
+
+        return Operation("COUNT", "", OneNumber, run, frames_used=lambda a, n: [0])
+
+    def test_equal_pixels_and_arguments_are_computed_once(self) -> None:
+        calls: list[int] = []
+        registry = Registry(operations=[self.counted(calls)])
+        first = registry.execute("COUNT", {"value": 1}, FRAMES)
+        again = registry.execute("COUNT", {"value": 1}, [FRAMES[0].copy(), *FRAMES[1:]])
+        assert calls == [1] and again.cached and not first.cached
+        assert np.array_equal(first.image, again.image)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("change", ["pixel", "argument", "version"])
+    def test_any_change_is_computed_anew(self, change: str) -> None:
+        calls: list[int] = []
+        item = self.counted(calls)
+        registry = Registry(operations=[item])
+        registry.execute("COUNT", {"value": 1}, FRAMES)
+        frames = [frame.copy() for frame in FRAMES]
+        if change == "pixel":
+            frames[0][5, 5, 1] ^= 1
+        if change == "version":
+            import dataclasses
+
+            registry.register(dataclasses.replace(item, version="2"), override=True)
+        registry.execute("COUNT", {"value": 2 if change == "argument" else 1}, frames)
+        assert len(calls) == 2
+
+    def test_memory_is_bounded(self) -> None:
+        calls: list[int] = []
+        registry = Registry(OperationsConfig(cache_bytes=20_000), [self.counted(calls, size=50)])
+        for value in range(10):
+            registry.execute("COUNT", {"value": value}, FRAMES)
+        assert registry._cache_size <= 20_000
+        registry.execute("COUNT", {"value": 9}, FRAMES)
+        registry.execute("COUNT", {"value": 0}, FRAMES)
+        assert calls == [*range(10), 0]
