@@ -95,7 +95,7 @@ def needs(profile: str) -> dict[str, Any]:
         ),
         "gpu": bool(accelerated),
         "gpu_steps": accelerated,
-        "hub": config.base_model.source == "hub",
+        "hub": config.base_model.kind == "hub",
     }
 
 

@@ -1,0 +1,61 @@
+"""`configure`: the run form over the profile, canonical sections, source digests."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from components.configure.resolve import resolve_sections, source_digest
+from components.shared.runtime.errors import ConfigError
+from pipelines.config import compose, sections
+from pipelines.steps import SECTIONS
+from pipelines.training import form_defaults
+
+
+def resolve(form: dict | None = None, overrides: dict | None = None) -> dict[str, dict]:
+    config = compose("twin", (), {})
+    texts = resolve_sections(sections(config), SECTIONS, form_defaults(config) | (form or {}), overrides or {})
+    return {name: json.loads(text) for name, text in texts.items()}
+
+
+def test_the_form_reaches_the_sections() -> None:
+    found = resolve({"seed": 11, "deploy": False, "max_clips": 50})
+    assert {section["seed"] for section in found.values()} == {11}
+    assert found["ttrl"]["deploy"] is False
+    assert found["clips"]["max_clips"] == 50
+
+
+def test_overrides_are_merged_key_by_key() -> None:
+    before, after = resolve(), resolve(overrides={"recordings": {"twin": {"fps": 20}}})
+    assert after["recordings"]["twin"]["fps"] == 20
+    assert after["recordings"]["twin"]["width"] == before["recordings"]["twin"]["width"]
+
+
+def test_only_the_changed_section_changes() -> None:
+    before, after = resolve(), resolve(overrides={"sft": {"deterministic": True}})
+    assert [name for name in before if before[name] != after[name]] == ["sft"]
+
+
+def test_a_wrong_form_value_ends_the_run_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"run form\.seed = -4"):
+        resolve({"seed": -4})
+
+
+def test_a_wrong_override_names_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"ttrl\.nonsense"):
+        resolve(overrides={"ttrl": {"nonsense": 1}})
+    with pytest.raises(ConfigError, match="no such section"):
+        resolve(overrides={"nonsense": {"a": 1}})
+
+
+def test_sections_are_canonical_json() -> None:
+    config = compose("twin", (), {})
+    first = resolve_sections(sections(config), SECTIONS, form_defaults(config), {})
+    assert first == resolve_sections(sections(config), SECTIONS, form_defaults(config), {})
+    assert all(" " not in text.split('"')[0] and text.startswith("{") for text in first.values())
+
+
+def test_steps_have_digests_of_their_own() -> None:
+    digests = {source_digest(reference.partition(":")[0].rpartition(".")[0]) for reference in SECTIONS.values()}
+    assert len(digests) == len(SECTIONS)
