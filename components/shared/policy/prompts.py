@@ -30,8 +30,9 @@ def instructions(labels: Sequence[str]) -> str:
     example = {"operation": labels[0] if labels else "", "start_s": 0.0, "end_s": 5.0, "next_operation": None}
     return (
         "You watch clips of people at work; the time of each frame in seconds stands before it. Answer with one JSON "
-        f"object such as {answer_text(example)}. Operations: {', '.join(labels)}. To look closer at a frame first, write "
-        '{"name": "ZOOM_IN", "arguments": {"frame": 8, "box": [250, 0, 500, 250]}}, the box in thousandths of the frame.'
+        f"object such as {answer_text(example)}. Operations: {', '.join(labels)}. To look closer at a frame first, "
+        'write {"name": "ZOOM_IN", "arguments": {"frame": 8, "box": [250, 0, 500, 250]}}, the box in thousandths of '
+        "the frame."
     )
 
 

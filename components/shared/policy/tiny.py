@@ -91,6 +91,7 @@ def build_tiny(
     view_size: int = 56,
     duration_s: float = 5.0,
     size: TinySize | None = None,
+    vocabulary: int = 600,
     seed: int = 0,
     provenance: str = "synthetic",
 ) -> NativePolicy:
@@ -100,7 +101,13 @@ def build_tiny(
 
     size = size or TinySize()
     tokenizer = build_tokenizer(
-        labels, choices=choices, phrases=phrases, corpus=corpus, num_frames=num_frames, duration_s=duration_s
+        labels,
+        choices=choices,
+        phrases=phrases,
+        corpus=corpus,
+        num_frames=num_frames,
+        duration_s=duration_s,
+        vocabulary=vocabulary,
     )
     codec = TextCodec(tokenizer)
     with torch.random.fork_rng():

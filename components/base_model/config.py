@@ -1,0 +1,121 @@
+"""The `base_model` section: where the policy's starting weights come from, and how the tiny ones are pretrained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
+from components.shared.runtime.config import Section, StepSection
+
+
+class TinySizeConfig(Section):
+    """Sizes of the tiny Qwen2.5-VL."""
+
+    hidden: int = Field(192, ge=32, le=1024)
+    """Width of the language model."""
+    layers: int = Field(4, ge=1, le=32)
+    """Layers of the language model."""
+    heads: int = Field(4, ge=1, le=32)
+    """Attention heads."""
+    kv_heads: int = Field(2, ge=1, le=32)
+    """Key and value heads."""
+    intermediate: int = Field(512, ge=32, le=8192)
+    """Width of the language model's feed-forward layers."""
+    vision_hidden: int = Field(128, ge=16, le=1024)
+    """Width of the vision tower."""
+    vision_depth: int = Field(4, ge=1, le=32)
+    """Blocks of the vision tower."""
+    vision_heads: int = Field(4, ge=1, le=32)
+    """Attention heads of the vision tower."""
+    patch: int = Field(14, ge=4, le=32)
+    """Side of a patch in pixels."""
+    merge: int = Field(4, ge=1, le=8)
+    """Patches a side that become one token: 4 makes a 56-pixel frame one token."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError("hidden must be a multiple of 2 * heads, and heads one of kv_heads")
+        if self.vision_hidden % (4 * self.vision_heads):
+            raise ValueError("vision_hidden must be a multiple of 4 * vision_heads")
+        return self
+
+
+class VisionStageConfig(Section):
+    """Dense supervision of the vision tower: the operation and its phase on single frames, values on close crops."""
+
+    steps: int = Field(450, ge=0, le=1_000_000)
+    """Optimiser steps."""
+    batch: int = Field(128, ge=1, le=8192)
+    """Frames a step."""
+    crops: int = Field(16, ge=0, le=1024)
+    """Crops of the evidence a step, where the data has close-up questions."""
+    learning_rate: float = Field(1.5e-3, gt=0, le=1)
+    """Peak of a one-cycle schedule."""
+    phase_weight: float = Field(0.5, ge=0, le=10)
+    """Weight of the squared error on the phase."""
+    crop_weight: float = Field(0.5, ge=0, le=10)
+    """Weight of the close-up value's cross-entropy."""
+
+
+class LanguageStageConfig(Section):
+    """Full-parameter training of the language model on frozen, cached vision features."""
+
+    steps: int = Field(500, ge=0, le=1_000_000)
+    """Optimiser steps."""
+    batch: int = Field(32, ge=1, le=4096)
+    """Conversations a step."""
+    learning_rate: float = Field(1.5e-3, gt=0, le=1)
+    """Peak of a one-cycle schedule."""
+    caption_share: float = Field(0.15, ge=0, le=1)
+    """Share of conversations that ask for all segments of the window."""
+    closeup_share: float = Field(0.25, ge=0, le=1)
+    """Share of conversations about a close-up, where the data has any."""
+
+
+class HubConfig(Section):
+    """A downloaded base."""
+
+    repo: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+    """Repository on the hub."""
+    revision: str = Field("", pattern=r"^([0-9a-f]{40})?$")
+    """Pinned commit, 40 hex digits; required unless `path` is given."""
+    path: str = ""
+    """Local folder in hub layout; used instead of the hub, and nothing is downloaded."""
+    sha256: dict[str, str] = {}
+    """Expected digests by file name; files not named are not checked."""
+    view_size: int = Field(224, ge=28, le=1344)
+    """Side of the policy's frames in pixels (the clips' view size)."""
+    max_pixels: int = Field(112 * 112, ge=784, le=16_777_216)
+    """A larger image is scaled down to this many pixels: bounds the tokens of 16 frames."""
+
+
+class BaseModelConfig(StepSection):
+    """The policy's starting weights."""
+
+    kind: Literal["tiny", "hub"] = "tiny"
+    """`tiny`: built from configuration and pretrained here; `hub`: downloaded at a pinned revision."""
+    size: TinySizeConfig = TinySizeConfig()
+    """Sizes of `tiny`."""
+    vocabulary: int = Field(600, ge=300, le=50_000)
+    """Byte pairs of the tiny tokenizer, before its added tokens."""
+    max_clips: int = Field(4000, ge=1, le=1_000_000)
+    """Training clips that are read into memory (about 150 kB each)."""
+    vision: VisionStageConfig = VisionStageConfig()
+    """First stage."""
+    language: LanguageStageConfig = LanguageStageConfig()
+    """Second stage."""
+    num_validation: int = Field(300, ge=1, le=100_000)
+    """Validation questions asked at the end."""
+    operations: OperationsConfig = TWIN_OPERATIONS
+    """Settings of the operations: the ones the trajectories were made with."""
+    hub: HubConfig = HubConfig()
+    """Settings of `hub`."""
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> Self:
+        if self.kind == "hub" and not self.hub.path and not self.hub.revision:
+            raise ValueError("hub.revision (a commit of 40 hex digits) or hub.path must be given where kind is hub")
+        return self

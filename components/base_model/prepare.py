@@ -1,0 +1,189 @@
+"""The policy's starting weights.
+
+`tiny` builds a Qwen2.5-VL from configuration, trains its tokenizer on the project's own text, its vision tower on frame
+labels and its language model on answers; `hub` provides a downloaded one. Either way the output is a folder in hub
+layout with policy.json beside the weights.
+Guarantees: steps, not time, bound the training, so the same inputs and seed give the same weights on the same machine;
+figures come from validation people only. Resumes inside the language stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.base_model.config import BaseModelConfig
+from components.base_model.lessons import Lessons, caption_text
+from components.base_model.material import Example, read_examples, texts_of
+from components.shared.runtime.artifacts import sha256_bytes
+from components.shared.runtime.config import canonical_json
+from components.shared.runtime.report import Report
+from components.shared.samples.index import read_index
+from components.shared.work.manifest import Manifest, load_manifest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BaseInputs:
+    """What the step reads."""
+
+    clips: Path
+    trajectories: Path
+    recordings: Path
+
+
+@dataclass(frozen=True)
+class BaseOutputs:
+    """What the step writes."""
+
+    model: Path
+    work: Path
+
+
+def prepare_base(config: BaseModelConfig, inputs: BaseInputs, outputs: BaseOutputs) -> Report:
+    """Write the base folder; see the module's docstring.
+
+    Raises:
+        InputError: no training or validation clip.
+        ArtifactError: a hub folder that is incomplete or altered.
+        EnvironmentFault: no network and no local folder.
+    """
+    manifest = load_manifest(inputs.recordings)
+    if config.kind == "hub":
+        return from_hub(config, manifest, outputs.model)
+    return pretrain(config, manifest, inputs, outputs)
+
+
+def from_hub(config: BaseModelConfig, manifest: Manifest, target: Path) -> Report:
+    """Provide a downloaded base and describe it."""
+    from components.base_model.hub import provide
+    from components.shared.policy.description import PolicyDescription, write_description
+    from components.shared.policy.native import base_digest
+    from components.shared.policy.prompts import instructions
+
+    provide(config.hub, target)
+    description = PolicyDescription(
+        source="hub",
+        revision=config.hub.revision,
+        labels=manifest.labels,
+        view_size=config.hub.view_size,
+        max_pixels=config.hub.max_pixels,
+        system=instructions(manifest.labels),
+        provenance=manifest.provenance,
+    )
+    write_description(description, target)
+    size = sum(path.stat().st_size for path in target.iterdir())
+    name = config.hub.path or f"{config.hub.repo} at {config.hub.revision}"
+    return Report(
+        metrics={"size_bytes": float(size)},
+        provenance=manifest.provenance,
+        markdown=f"Base provided from {name}: {size / 2**20:.0f} MiB.",
+        facts={"base_digest": base_digest(target), "revision": config.hub.revision},
+    )
+
+
+def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, outputs: BaseOutputs) -> Report:
+    """Build and train the tiny model."""
+    from components.base_model.language_stage import train_language
+    from components.base_model.vision_stage import crops_of, frame_accuracy, frames_of, train_vision
+    from components.shared.learning.asking import constant_segment, operation_figures, read_asked
+    from components.shared.operations import default_registry
+
+    clock = Clock()
+    registry = default_registry(config.operations)
+    train = read_examples(inputs.clips, inputs.trajectories, "train", config.max_clips, registry, seed=config.seed)
+    held_out = read_examples(inputs.clips, inputs.trajectories, "validation", config.num_validation, None)
+    phrases, choices = texts_of(train)
+    policy = new_policy(config, manifest, train, phrases, choices)
+    clock.lap("reading")
+    frames = frames_of(train, manifest.labels)
+    head, vision_curve = train_vision(policy, frames, crops_of(train, choices), config.vision, config.seed)
+    clock.lap("vision")
+    accuracy = frame_accuracy(policy, head, frames_of(held_out, manifest.labels), 4096, config.seed)
+    lessons = Lessons(train, config.language.caption_share, config.language.closeup_share, config.seed)
+    key = work_key(config, inputs)
+    language_curve = train_language(policy, lessons, config.language, outputs.work, key)
+    clock.lap("language")
+    asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_validation)
+    figures = operation_figures(policy, asked, manifest.labels, constant_segment(inputs.trajectories))
+    clock.lap("measuring")
+    policy.save_base(outputs.model)
+    metrics = {"frame_accuracy": accuracy, **figures, **clock.seconds}
+    metrics["num_parameters"] = float(sum(parameter.numel() for parameter in policy.model.parameters()))
+    metrics["num_train_clips"] = float(len(train))
+    return Report(
+        metrics=metrics,
+        provenance=read_index(inputs.clips).provenance,
+        curves={"vision_loss": vision_curve, "language_loss": language_curve},
+        markdown=summary(metrics),
+        facts={"base_digest": policy.base_digest, "labels": list(manifest.labels), "choices": choices},
+    )
+
+
+def new_policy(
+    config: BaseModelConfig, manifest: Manifest, train: Sequence[Example], phrases: list[str], choices: list[str]
+):  # type: ignore[no-untyped-def]
+    """A tiny policy with random weights and a tokenizer for this project's text."""
+    from components.shared.policy.prompts import CAPTION_ASK
+    from components.shared.policy.tiny import TinySize, build_tiny
+
+    example = train[0]
+    corpus = [*manifest.captions.values(), *(caption_text(item) for item in train[:200])]
+    corpus += [text for item in train[:200] for text in item.crop_texts.values()]
+    return build_tiny(
+        manifest.labels,
+        choices=choices,
+        phrases=(*(text for text in phrases if len(phrases) <= 64), CAPTION_ASK),
+        corpus=corpus,
+        num_frames=len(example.view),
+        view_size=example.view.shape[1],
+        duration_s=example.meta.duration_s,
+        size=TinySize(**config.size.model_dump()),
+        vocabulary=config.vocabulary,
+        seed=config.seed,
+        provenance=manifest.provenance,
+    )
+
+
+def work_key(config: BaseModelConfig, inputs: BaseInputs) -> str:
+    """Names configuration and data: a checkpoint of other ones is not resumed."""
+    facts = [read_index(path).model_dump(mode="json") for path in (inputs.clips, inputs.trajectories)]
+    return sha256_bytes(canonical_json([config.model_dump(mode="json"), facts]).encode())
+
+
+@dataclass
+class Clock:
+    """Seconds of each stage."""
+
+    def __post_init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Close a stage."""
+        now = time.monotonic()
+        self.seconds[f"{name}_seconds"] = round(now - self._last, 1)
+        self._last = now
+
+
+def summary(metrics: dict[str, float]) -> str:
+    """The report's text."""
+    lines = [
+        f"A tiny Qwen2.5-VL of {metrics['num_parameters'] / 1e6:.1f} M parameters, pretrained on "
+        f"{metrics['num_train_clips']:.0f} clips of training people.",
+        "",
+        f"Vision: {metrics['frame_accuracy']:.3f} of the frames of validation people right "
+        f"({metrics['vision_seconds']:.0f} s).",
+    ]
+    if metrics.get("num_windows"):
+        lines.append(
+            f"Language: OCA {metrics['oca']:.3f}, AA@1 {metrics['aa']:.3f} on {metrics['num_windows']:.0f} windows, "
+            f"tIoU@0.5 {metrics['tiou']:.3f} on {metrics['num_boundary_windows']:.0f} boundary windows "
+            f"(best constant segment {metrics['tiou_constant']:.3f}), {metrics['valid_share']:.1%} valid answers, "
+            f"{metrics['distinct_segments']:.0f} distinct segments ({metrics['language_seconds']:.0f} s)."
+        )
+    return "\n".join(lines)
