@@ -40,7 +40,10 @@ class RolloutBatch:
 class Reward(Protocol):
     """One component of the reward."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The component's name in weights and logs."""
+        ...
 
     def score(self, batch: RolloutBatch) -> list[Scored]:
         """One score a rollout, in the batch's order."""

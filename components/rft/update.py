@@ -1,0 +1,270 @@
+"""One GRPO update: rollouts of a step's questions, rewards, and the optimiser steps on them.
+
+Guarantees: forced messages and rollouts cut by the token limit are never learned from; groups without spread are left
+out and counted; the same policy weights, tasks and seed give the same update. The reference of the KL term is the
+policy as it came in, whatever was resumed.
+Not guaranteed: an exact ratio where the sampling temperature is not 1 (the loss scores tokens at temperature 1).
+
+The old log-probabilities are those of the first pass, before any optimiser step of this batch: equal to the sampler's
+up to rounding, without its cache's rounding. The mean absolute difference to the sampler's own is logged
+(`sampler_gap`): it is near 0, or sampling and scoring disagree about the conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.rft.config import RftConfig
+from components.shared.learning.episode import Episode, Task, run_episodes
+from components.shared.learning.grpo import LossParts, grpo_loss
+from components.shared.learning.rewards.curiosity import operation_rate
+from components.shared.learning.rewards.orchestrator import Orchestrator, Rewarded
+from components.shared.learning.rewards.scored import RolloutBatch
+from components.shared.learning.rewards.task import is_correct
+from components.shared.operations import Registry
+from components.shared.policy.interface import Conversation, Policy
+
+GRID = 4
+ZOOM = "ZOOM_IN"
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What one update did: figures by name, and one record a rollout."""
+
+    figures: dict[str, float]
+    rollouts: list[dict[str, Any]] = field(repr=False)
+
+
+@dataclass
+class Learner:
+    """A policy with its optimiser and its frozen reference.
+
+    Attributes:
+        policy: What is trained.
+        optimizer: Over the policy's trainable parameters.
+        reference: Copies of the parameters as they came in, None without a KL term.
+    """
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    reference: list[Tensor] | None
+
+    @classmethod
+    def start(cls, policy: Policy, config: RftConfig) -> Learner:
+        """A learner whose reference is the policy as it is now."""
+        parameters = policy.trainable_parameters()
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
+        reference = [parameter.detach().clone() for parameter in parameters] if config.kl_weight else None
+        return cls(policy, optimizer, reference)
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """The policy with the reference's weights; the trained ones come back at the end."""
+        assert self.reference is not None
+        parameters = self.policy.trainable_parameters()
+        current = [parameter.detach().clone() for parameter in parameters]
+        try:
+            assign(parameters, self.reference)
+            yield
+        finally:
+            assign(parameters, current)
+
+
+def assign(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy values into parameters in place."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+
+def update(
+    learner: Learner,
+    tasks: Sequence[Task],
+    registry: Registry,
+    orchestrator: Orchestrator,
+    config: RftConfig,
+    *,
+    step: int,
+    progress: float,
+) -> Updated:
+    """Roll out, reward and learn from one batch of questions.
+
+    Args:
+        learner: Trained in place.
+        tasks: One a group.
+        registry: Executes operations.
+        orchestrator: Rewards.
+        config: Constants.
+        step: Number of the update; seeds the sampling together with `config.seed`.
+        progress: How far through training, 0..1.
+    """
+    seed = int(np.random.default_rng([config.seed, step]).integers(2**31))
+    batch = roll_out(learner.policy, tasks, registry, config, seed=seed)
+    rewarded = orchestrator.reward(batch, progress=progress)
+    chosen = [
+        index
+        for index, episode in enumerate(batch.episodes)
+        if rewarded.alive[batch.groups[index]] and all(generation.finished for generation in episode.generations)
+    ]
+    figures = figures_of(batch, rewarded)
+    figures |= learn(
+        learner,
+        [batch.episodes[index].messages for index in chosen],
+        rewarded.advantages[chosen].float(),
+        config,
+        sampled=[sampled_logprobs(batch.episodes[index]) for index in chosen],
+    )
+    return Updated(figures, [{"step": step, **record} for record in rewarded.records])
+
+
+def sampled_logprobs(episode: Episode) -> list[float]:
+    """The sampler's log-probabilities of an episode's tokens, in order."""
+    return [logprob for generation in episode.generations for logprob in generation.logprobs]
+
+
+def roll_out(
+    policy: Policy, tasks: Sequence[Task], registry: Registry, config: RftConfig, *, seed: int
+) -> RolloutBatch:
+    """A group of rollouts a task, plus one forced look for each close-up group that never looked."""
+    groups = [group for group in range(len(tasks)) for _ in range(config.group_size)]
+    limits: dict[str, Any] = {
+        "temperature": config.temperature,
+        "max_turns": config.max_turns,
+        "max_new_tokens": config.max_new_tokens,
+    }
+    episodes = run_episodes(policy, [tasks[group] for group in groups], registry, seed=seed, **limits)
+    if config.force_operations and ZOOM in registry.names():
+        rng = np.random.default_rng(seed)
+        idle = [group for group in range(len(tasks)) if never_looked(tasks[group], group, groups, episodes)]
+        forced = [replace(tasks[group], opening=forced_look(tasks[group], rng)) for group in idle]
+        if forced:
+            episodes += run_episodes(policy, forced, registry, seed=(seed + 1) % 2**31, **limits)
+            groups += idle
+    return RolloutBatch(episodes, groups)
+
+
+def never_looked(task: Task, group: int, groups: Sequence[int], episodes: Sequence[Episode]) -> bool:
+    """Whether none of a close-up group's rollouts used an operation."""
+    members = [episode for episode, of in zip(episodes, groups) if of == group]
+    return task.question.kind == "closeup" and operation_rate(members) == 0.0
+
+
+def forced_look(task: Task, rng: np.random.Generator) -> str:
+    """A ZOOM_IN into a random cell of a random frame: asked for by the environment, blind to the truth."""
+    frame, row, column = (int(rng.integers(high)) for high in (len(task.source_frames), GRID, GRID))
+    cell = 1000 // GRID
+    box = [column * cell, row * cell, (column + 1) * cell, (row + 1) * cell]
+    return json.dumps({"name": ZOOM, "arguments": {"frame": frame, "box": box}})
+
+
+def learn(
+    learner: Learner,
+    conversations: Sequence[Conversation],
+    advantages: Tensor,
+    config: RftConfig,
+    *,
+    sampled: Sequence[Sequence[float]],
+) -> dict[str, float]:
+    """The optimiser steps on one batch.
+
+    Args:
+        learner: Trained in place.
+        conversations: N whole conversations.
+        advantages: (N,) float32.
+        config: Constants.
+        sampled: The sampler's log-probabilities of each conversation's learned tokens, in order.
+
+    Returns:
+        Figures of the last pass: loss, KL, entropy, clip share, gradient norm, number of tokens.
+    """
+    if not conversations:
+        return {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clip_share": 0.0, "grad_norm": 0.0, "num_tokens": 0.0}
+    policy, slices = learner.policy, _slices(len(conversations), config.micro_batch)
+    references: list[Tensor | None] = [None] * len(slices)
+    if learner.reference is not None:
+        with learner.as_reference(), torch.no_grad():
+            references = [policy.token_logprobs(conversations[part])[0] for part in slices]
+    num_tokens = float(sum(len(logprobs) for logprobs in sampled))
+    old: list[Tensor] = []
+    gap = 0.0
+    for epoch in range(config.epochs):
+        learner.optimizer.zero_grad(set_to_none=True)
+        parts: list[LossParts] = []
+        for index, part in enumerate(slices):
+            logprobs, mask = policy.token_logprobs(conversations[part])
+            if epoch == 0:
+                old.append(logprobs.detach())
+                gap += _gap(logprobs.detach(), mask, sampled[part])
+            loss = grpo_loss(
+                logprobs,
+                old[index],
+                advantages[part].to(logprobs.device),
+                mask,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                reference=references[index],
+                kl_weight=config.kl_weight,
+                num_tokens=num_tokens,
+            )
+            loss.loss.backward()
+            parts.append(loss)
+        norm = torch.nn.utils.clip_grad_norm_(policy.trainable_parameters(), config.max_grad_norm)
+        learner.optimizer.step()
+    return {
+        "loss": float(sum(part.loss.detach() for part in parts)),
+        "kl": float(sum(part.kl for part in parts)) / num_tokens,
+        "entropy": float(sum(part.surprisal for part in parts)) / num_tokens,
+        "clip_share": float(sum(part.clipped for part in parts)) / num_tokens,
+        "grad_norm": float(norm),
+        "num_tokens": num_tokens,
+        "sampler_gap": gap / num_tokens,
+    }
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _gap(logprobs: Tensor, mask: Tensor, sampled: Sequence[Sequence[float]]) -> float:
+    """Sum over learned tokens of |scored - sampled log p|.
+
+    The number of learned tokens must be the number sampled: anything else means that the conversation scored is not the
+    one that was sampled.
+    """
+    total = 0.0
+    for row, learned, expected in zip(logprobs, mask, sampled, strict=True):
+        scored = row[learned > 0].double().cpu()
+        assert len(scored) == len(expected), f"{len(scored)} tokens scored where {len(expected)} were sampled"
+        total += float((scored - torch.tensor(expected, dtype=torch.float64)).abs().sum())
+    return total
+
+
+def figures_of(batch: RolloutBatch, rewarded: Rewarded) -> dict[str, float]:
+    """What is logged of a batch of rollouts: reward parts, rates, lengths, dropped groups, accuracy by kind."""
+    episodes = [episode for episode in batch.episodes if not episode.forced]
+    figures = {f"reward_{name}": float(values.mean()) for name, values in rewarded.components.items()}
+    figures |= {f"weight_{name}": weight for name, weight in rewarded.weights.items()}
+    figures |= {
+        "operation_rate": operation_rate(batch.episodes),
+        "failed_rate": sum(episode.last_call_failed for episode in episodes) / len(episodes),
+        "tokens_a_rollout": sum(episode.num_tokens for episode in episodes) / len(episodes),
+        "truncated_share": sum(episode.truncated for episode in episodes) / len(episodes),
+        "num_forced": float(len(batch.episodes) - len(episodes)),
+        "num_groups": float(len(rewarded.alive)),
+        "dropped_groups": float((~rewarded.alive).sum()),
+    }
+    for kind in ("closeup", "operation"):
+        asked = [episode for episode in episodes if episode.question.kind == kind]
+        if asked:
+            right = sum(is_correct(episode.question, episode.answer) for episode in asked)
+            figures[f"accuracy_{kind}"] = right / len(asked)
+            figures[f"operation_rate_{kind}"] = operation_rate(asked)
+    return figures
