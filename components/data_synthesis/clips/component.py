@@ -1,6 +1,5 @@
 """KFP interface of `clips` (one group of recordings) and `clips_join` (all groups)."""
 
-
 from kfp import dsl
 
 

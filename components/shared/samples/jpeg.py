@@ -16,9 +16,14 @@ def encode_jpeg(image: np.ndarray, *, quality: int = 90, full_colour: bool = Tru
         quality: 1..100.
         full_colour: 4:4:4 (colour at full resolution: small coloured detail survives) or 4:2:0.
     """
+    return encode_bgr(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality=quality, full_colour=full_colour)
+
+
+def encode_bgr(image: np.ndarray, *, quality: int, full_colour: bool) -> bytes:
+    """The same for pixels in OpenCV's order, uint8 BGR (height, width, 3)."""
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if full_colour else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-    ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
+    ok, encoded = cv2.imencode(".jpg", image, flags)
     assert ok
     return encoded.tobytes()
 

@@ -13,13 +13,12 @@ Not guaranteed: a shard is readable before `close` (its step's output is staged 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from pydantic import Field
 
@@ -28,7 +27,7 @@ from components.shared.runtime.errors import ArtifactError
 
 MAX_SHARD_BYTES = 200_000_000
 BLOCK = 512
-RECORD_BYTES = 10_240  # tarfile pads an archive to this
+END = bytes(2 * BLOCK)
 KEY = re.compile(r"[A-Za-z0-9_+=@-]{1,80}")
 
 
@@ -43,21 +42,22 @@ class ShardRecord(Section):
     sha256: str
 
 
-class HashingFile:
-    """A file that keeps the sha256 of what is written to it."""
+def pack_sample(key: str, members: Mapping[str, bytes]) -> bytes:
+    """One sample as the bytes it is in a shard: a header and the padded content of each member.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest, self.size = file, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        """Write and hash."""
-        self.digest.update(data)
-        self.size += len(data)
-        return self.file.write(data)
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.size
+    Raises:
+        ArtifactError: the key is no plain name (a dot would end it early on reading).
+    """
+    if not KEY.fullmatch(key):
+        raise ArtifactError(
+            f"sample key {key!r} cannot name shard members (letters, digits and _+=@- only, at most 80)."
+        )
+    pieces = []
+    for suffix, data in members.items():
+        info = tarfile.TarInfo(f"{key}.{suffix}")
+        info.size, info.mode = len(data), 0o444
+        pieces += [info.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % BLOCK)]
+    return b"".join(pieces)
 
 
 class ShardWriter:
@@ -75,7 +75,7 @@ class ShardWriter:
         self.records: list[ShardRecord] = []
         self._file: IO[bytes] | None = None
         self._seen: set[str] = set()
-        self._count = 0
+        self._digest, self._size, self._count = hashlib.sha256(), 0, 0
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append one sample; members are written in the mapping's order.
@@ -83,42 +83,41 @@ class ShardWriter:
         Raises:
             ArtifactError: the key is used twice, or is no plain name (a dot would end it early on reading).
         """
-        if not KEY.fullmatch(key):
-            raise ArtifactError(
-                f"sample key {key!r} cannot name shard members (letters, digits and _+=@- only, at most 80)."
-            )
+        self.write_packed(key, pack_sample(key, members))
+
+    def write_packed(self, key: str, packed: bytes) -> None:
+        """Append a sample that `pack_sample` made, perhaps in another process.
+
+        Raises:
+            ArtifactError: the key is used twice.
+        """
         if key in self._seen:
-            raise ArtifactError(
-                f"sample key {key!r} is written twice to {self.prefix} shards; readers would mix the two."
-            )
+            raise ArtifactError(f"sample {key!r} is written twice to {self.prefix} shards; readers would mix the two.")
         self._seen.add(key)
-        size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
-        if self._file is not None and self._hashing.size + size + 2 * BLOCK + RECORD_BYTES > self.max_bytes:
+        if self._file is not None and self._size + len(packed) + len(END) > self.max_bytes:
             self._finish()
         if self._file is None:
-            self._open()
-        for suffix, data in members.items():
-            info = tarfile.TarInfo(f"{key}.{suffix}")
-            info.size, info.mode = len(data), 0o444
-            self._tar.addfile(info, io.BytesIO(data))
+            self._file = open(self.root / f"{self.prefix}-{self.number:06d}.tar", "wb")  # noqa: SIM115
+            self._digest, self._size, self._count = hashlib.sha256(), 0, 0
+        self._put(packed)
         self._count += 1
 
-    def _open(self) -> None:
-        self._file = open(self.root / f"{self.prefix}-{self.number:06d}.tar", "wb")  # noqa: SIM115
-        self._hashing = HashingFile(self._file)
-        archive: Any = self._hashing
-        self._tar = tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+    def _put(self, data: bytes) -> None:
+        assert self._file is not None
+        self._digest.update(data)
+        self._size += len(data)
+        self._file.write(data)
 
     def _finish(self) -> None:
         if self._file is None:
             return
-        self._tar.close()
+        self._put(END)
         self._file.close()
         name = f"{self.prefix}-{self.number:06d}.tar"
         self.records.append(
-            ShardRecord(name=name, count=self._count, bytes=self._hashing.size, sha256=self._hashing.digest.hexdigest())
+            ShardRecord(name=name, count=self._count, bytes=self._size, sha256=self._digest.hexdigest())
         )
-        self._file, self._count = None, 0
+        self._file = None
         self.number += 1
 
     def close(self) -> tuple[ShardRecord, ...]:

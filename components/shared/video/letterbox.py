@@ -1,0 +1,69 @@
+"""Letterbox geometry: how a source frame sits inside the policy's square view, and back.
+
+Boxes that operations take are thousandths of the *source* frame; what the policy sees is the view. Both directions
+are exact up to the rounding of the fitted size to whole pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from components.shared.runtime.errors import InputError
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Placement of a `width` x `height` source in a `size` x `size` view: `fit` pixels of it, the rest black bars."""
+
+    width: int
+    height: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.size) < 1:
+            raise InputError(f"a {self.width}x{self.height} frame cannot be shown in a view of {self.size} pixels.")
+
+    @property
+    def fit(self) -> tuple[int, int]:
+        """Width and height of the source inside the view, pixels."""
+        scale = self.size / max(self.width, self.height)
+        return max(1, round(self.width * scale)), max(1, round(self.height * scale))
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Left and top bar, pixels."""
+        width, height = self.fit
+        return (self.size - width) // 2, (self.size - height) // 2
+
+    def to_view(self, x: float, y: float) -> tuple[float, float]:
+        """Thousandths of the source frame to view pixels."""
+        (width, height), (left, top) = self.fit, self.offset
+        return left + x / 1000 * width, top + y / 1000 * height
+
+    def to_source(self, x: float, y: float) -> tuple[float, float]:
+        """View pixels to thousandths of the source frame, clipped to the frame (the bars belong to its edge)."""
+        (width, height), (left, top) = self.fit, self.offset
+        return (min(max((x - left) / width * 1000, 0.0), 1000.0), min(max((y - top) / height * 1000, 0.0), 1000.0))
+
+    def box_to_view(self, box: Box) -> Box:
+        """A box (x0, y0, x1, y1) in thousandths of the source to view pixels."""
+        return (*self.to_view(box[0], box[1]), *self.to_view(box[2], box[3]))
+
+    def box_to_source(self, box: Box) -> Box:
+        """A box in view pixels to thousandths of the source."""
+        return (*self.to_source(box[0], box[1]), *self.to_source(box[2], box[3]))
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Shrink (area average) or enlarge uint8 (height, width, channels) into the view (size, size, channels)."""
+        (width, height), (left, top) = self.fit, self.offset
+        shrink = width <= image.shape[1] and height <= image.shape[0]
+        view = np.zeros((self.size, self.size, *image.shape[2:]), np.uint8)
+        view[top : top + height, left : left + width] = cv2.resize(
+            image, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        )
+        return view

@@ -1,0 +1,137 @@
+"""Normalisation to a constant rate: the grid on which windows, labels and samplers count.
+
+A recording that already has the rate, one video stream and no rotation is decoded by PyAV and used as it is, which
+saves a generation of compression and half of the time. Everything else goes through FFmpeg in one pass, as a child
+process that writes raw frames to a pipe: resampled by time, turned upright, and never re-encoded. `normalise_file`
+writes the same as a file (letterboxed H.264 and 16 kHz mono sound) for what wants a file.
+
+Grid frame n is at n / fps seconds from the recording's first frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.shared.runtime.errors import InputError
+from components.shared.video.ffmpeg import find_ffmpeg, input_arguments, last_line, run_ffmpeg
+from components.shared.video.frame import Frame, I420Frame
+from components.shared.video.probe import VideoInfo, probe
+from components.shared.video.scan import scan_video
+
+FPS = 25
+TIME_TOLERANCE_FRAMES = 0.25
+
+
+def is_normal(info: VideoInfo, fps: int = FPS) -> bool:
+    """True where the file can be used as it is: its packets (read, not decoded) stand on the grid, upright, alone."""
+    if abs(info.rate - fps) > 1e-6 or info.num_video_streams != 1 or info.rotation:
+        return False
+    times = [] if info.counted else packet_times(info)
+    return all(abs((time_s - times[0]) * fps - n) <= TIME_TOLERANCE_FRAMES for n, time_s in enumerate(times))
+
+
+def packet_times(info: VideoInfo) -> list[float]:
+    """Presentation times of a stream's packets in seconds, ascending; a damaged end is left to the decoder."""
+    import av
+
+    times = []
+    with contextlib.suppress(av.error.FFmpegError), av.open(str(info.path)) as container:
+        for packet in container.demux(container.streams[info.stream]):
+            if packet.pts is not None:
+                times.append(float(packet.pts * packet.time_base))
+    return sorted(times)
+
+
+def normalised_frames(path: Path, *, fps: int = FPS, info: VideoInfo | None = None) -> Iterator[Frame]:
+    """Every grid frame of a recording, in order.
+
+    Args:
+        path: A video file.
+        fps: Frames a second of the grid.
+        info: The file's facts, where already probed.
+
+    Raises:
+        InputError: undecodable, damaged or empty.
+    """
+    info = info or probe(path)
+    if not is_normal(info, fps):
+        yield from piped_frames(path, info, fps)
+        return
+    for _, frame in scan_video(path, info):
+        yield frame
+
+
+def piped_frames(path: Path, info: VideoInfo, fps: int = FPS) -> Iterator[I420Frame]:
+    """Every grid frame, resampled by FFmpeg in a child process.
+
+    Raises:
+        InputError: FFmpeg reported damage (`-xerror`: no concealed frames) or gave no frame.
+    """
+    width, height = info.width + info.width % 2, info.height + info.height % 2
+    filters = (
+        f"setpts=PTS-STARTPTS,fps={fps}:start_time=0:round=near,"
+        f"scale={width}:{height}:out_color_matrix=bt601:out_range=tv:flags=bilinear,format=yuv420p"
+    )
+    command = [
+        *(find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", "-err_detect", "explode"),
+        *input_arguments(path),
+        *("-map", f"0:{info.stream}", "-an", "-sn", "-vf", filters, "-fps_mode", "passthrough"),
+        *("-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"),
+    ]
+    size = width * height * 3 // 2
+    with tempfile.TemporaryFile() as messages:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, bufsize=size)
+        assert child.stdout is not None
+        count = 0
+        try:
+            while len(data := child.stdout.read(size)) == size:
+                yield I420Frame(count, data, width, height)
+                count += 1
+            status = child.wait(timeout=30)
+        finally:
+            child.stdout.close()
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        messages.seek(0)
+        said = messages.read()
+    if status != 0:
+        raise InputError(f"{path.name}: damaged after {count} frames at {fps} a second ({last_line(said)}).")
+    if count == 0:
+        raise InputError(f"{path.name}: holds no frame that decodes ({last_line(said)}).")
+
+
+def normalise_file(path: Path, target: Path, *, size: int = 336, fps: int = FPS, timeout_s: float = 600.0) -> VideoInfo:
+    """Write an upright, letterboxed H.264 file at a constant rate with 16 kHz mono sound.
+
+    Args:
+        path: A video file.
+        target: File to write (mp4).
+        size: Side of the square picture, pixels; even.
+        fps: Frames a second.
+        timeout_s: After which the conversion is stopped.
+
+    Returns:
+        Facts of the file written.
+
+    Raises:
+        InputError: FFmpeg cannot read the source or took too long; nothing is left at `target`.
+    """
+    info = probe(path)
+    filters = (
+        f"setpts=PTS-STARTPTS,fps={fps}:start_time=0,scale={size}:{size}:force_original_aspect_ratio=decrease:"
+        f"force_divisible_by=2,pad={size}:{size}:-1:-1:black,format=yuv420p"
+    )
+    arguments = ["-xerror", *input_arguments(path), "-map", f"0:{info.stream}", "-map", "0:a:0?", "-vf", filters]
+    arguments += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-g", str(fps), "-bf", "0"]
+    arguments += ["-c:a", "aac", "-ar", "16000", "-ac", "1", "-movflags", "+faststart", str(target)]
+    try:
+        run_ffmpeg(arguments, what=path, timeout_s=timeout_s)
+    except InputError:
+        target.unlink(missing_ok=True)
+        raise
+    return probe(target)
