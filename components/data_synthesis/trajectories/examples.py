@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from components.data_synthesis.trajectories.shard_work import Made
+from components.shared.runtime.artifacts import sha256_bytes
 from components.shared.samples.jpeg import decode_jpeg, encode_jpeg
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1c1e21}
@@ -20,9 +21,9 @@ RED = (230, 40, 40)
 
 
 def choose(made: Sequence[Made], count: int) -> list[Made]:
-    """Up to `count` examples, taking the kinds in turn and preferring those whose source frame was kept."""
+    """Up to `count` examples, the kinds in turn, those whose source frame was kept first, scattered over recordings."""
     groups: dict[str, list[Made]] = {}
-    for item in sorted(made, key=lambda m: not m.scene_jpeg):
+    for item in sorted(made, key=lambda m: (not m.scene_jpeg, sha256_bytes(m.trajectory.trajectory_id.encode()))):
         groups.setdefault(f"{item.trajectory.question.kind} {item.trajectory.kind}", []).append(item)
     chosen: list[Made] = []
     while len(chosen) < count and any(groups.values()):

@@ -23,6 +23,8 @@ from components.shared.samples.jpeg import encode_jpeg
 from components.shared.samples.trajectory import Question, Trajectory
 
 TOOL_QUALITY = 95
+SCENE_EVERY = 16
+"""Two of so many trajectories keep their zoomed source frame, from which the examples are chosen."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def work_on(job: ShardJob) -> ShardOutcome:
             if trajectory is None:
                 outcome.rejected[reason] += 1
             else:
-                with_scene = sum(bool(item.scene_jpeg) for item in outcome.made) < job.config.num_examples
+                with_scene = len(outcome.made) % SCENE_EVERY < 2 and job.config.num_examples > 0
                 outcome.made.append(made(trajectory, draft, clip, with_scene=with_scene))
     return outcome
 

@@ -93,8 +93,8 @@ def synthesize_trajectories(
             write(writers[outcome.split], made)
             tally.kept[f"{outcome.split} {made.trajectory.question.kind} {made.trajectory.kind}"] += 1
             tally.kept[f"{outcome.split} stage {made.trajectory.stage}"] += 1
-        if outcome.split == "train" and len(shown) < 8 * config.num_examples:
-            shown += kept[: 8 * config.num_examples]
+        if outcome.split == "train":
+            shown += choose(kept, config.num_examples)
         progress.advance()
     shards = {split: writer.close() for split, writer in writers.items()}
     if not sum(record.count for record in shards["train"]):
