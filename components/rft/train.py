@@ -91,7 +91,9 @@ def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Repo
     novelty = build_novelty(config, inputs.encoder)
     registry, orchestrator = default_registry(config.operations), build_orchestrator(config, train, novelty)
     learner = Learner.start(policy, config)
-    state = train_policy(learner, schedule, clips, checks, registry, orchestrator, config, outputs.work, novelty)
+    state = train_policy(
+        learner, schedule, clips, checks, registry, orchestrator, config, outputs.work, labels=labels, novelty=novelty
+    )
     after = validate(policy, checks, registry, config)
     better, reason = helped(state.before, after, max_operation_drop=config.max_operation_drop)
     if not better:
@@ -109,6 +111,8 @@ def train_policy(
     orchestrator: Orchestrator,
     config: RftConfig,
     work: Path,
+    *,
+    labels: Sequence[str] = (),
     novelty: Novelty | None = None,
 ) -> State:
     """All updates, from the last checkpoint in `work` where there is one; the policy is trained in place."""
@@ -116,7 +120,6 @@ def train_policy(
     if state is None:
         state = State(before=validate(learner.policy, checks, registry, config))
         checkpoint.save(work, state, learner, orchestrator, novelty)
-    labels = checks[0].labels if checks else ()
     bar = Progress(config.steps, "reinforcing", unit="updates")
     bar.advance(state.step)
     while state.step < config.steps and state.seconds < config.train_seconds:

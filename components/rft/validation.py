@@ -13,8 +13,9 @@ import numpy as np
 
 from components.rft.config import RftConfig
 from components.shared.learning.episode import Episode, Task, run_episodes
+from components.shared.learning.metrics import temporal_iou
 from components.shared.learning.rewards.curiosity import operation_rate
-from components.shared.learning.rewards.task import is_correct, segment_of, temporal_iou
+from components.shared.learning.rewards.task import is_correct, segment_of
 from components.shared.operations import Registry
 from components.shared.policy.interface import Policy
 
@@ -78,12 +79,7 @@ def closeup_figures(episodes: Sequence[Episode]) -> dict[str, float]:
 def operation_figures(episodes: Sequence[Episode]) -> dict[str, float]:
     """Operation right, tIoU at least 0.5, next right, rate of looking."""
     count = len(episodes)
-    ious = [
-        temporal_iou(given, truth)
-        if (given := segment_of(episode.answer)) and (truth := segment_of(episode.question.truth))
-        else 0.0
-        for episode in episodes
-    ]
+    ious = [temporal_iou(segment_of(e.answer), segment_of(e.question.truth)) for e in episodes]
     follows = [
         episode.answer is not None
         and "next_operation" in episode.answer

@@ -20,20 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from components.shared.learning.metrics import Segment, temporal_iou
 from components.shared.learning.rewards.scored import RolloutBatch, Scored
 from components.shared.samples.trajectory import Question
 
-Segment = tuple[float, float]
 VALID_SHARE = 0.1
 GRID_S = 0.1
-
-
-def temporal_iou(one: Segment, other: Segment) -> float:
-    """Intersection over union of two segments (start_s, end_s); 0 where either is empty or reversed."""
-    if one[1] <= one[0] or other[1] <= other[0]:
-        return 0.0
-    overlap = max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
-    return overlap / ((one[1] - one[0]) + (other[1] - other[0]) - overlap)
 
 
 def segment_of(answer: dict[str, Any] | None) -> Segment | None:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.shared.learning.metrics import temporal_iou
 from components.shared.learning.rewards.coherence import CoherenceReward
 from components.shared.learning.rewards.curiosity import CuriosityReward, Novelty
 from components.shared.learning.rewards.format import FormatReward
 from components.shared.learning.rewards.orchestrator import Orchestrator, Weight
 from components.shared.learning.rewards.scored import RolloutBatch
-from components.shared.learning.rewards.task import TaskReward, above_constant, best_constant_segment, temporal_iou
+from components.shared.learning.rewards.task import TaskReward, above_constant, best_constant_segment
 from components.shared.runtime.errors import ConfigError
 
 RIGHT, WRONG = {"value": "diagonal"}, {"value": "checker"}
