@@ -6,10 +6,9 @@ Both start from the same SFT adapter and get the same seconds of training on tra
     sft   cross-entropy on the trajectories of close-up questions in the mixture that synthesis made
 
 Both are measured on people seen by neither, greedily and sampled at temperature 1, with paired bootstrap intervals. The
-supervised arm is measured at several checkpoints, because its greedy accuracy flips where P(look) is near one half; the
-table shows the last one and the best one.
+supervised arm is measured at several checkpoints, because its greedy accuracy flips where P(look) is near one half.
 
-    python benchmarks/rft_vs_sft.py --trajectories DIR --clips DIR --base DIR --adapter DIR --seconds 100 --out rft_vs_sft.json
+    python benchmarks/rft_vs_sft.py --trajectories DIR --clips DIR --base DIR --adapter DIR --seconds 100
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +88,8 @@ def reinforce(policy: NativePolicy, trajectories: Path, clips: Path, config: Rft
     learner = Learner.start(policy, config)
     registry, orchestrator = default_registry(config.operations), build_orchestrator(config, train, None)
     with tempfile.TemporaryDirectory() as work:
-        state = train_policy(learner, schedule, found, [], registry, orchestrator, config, Path(work))
+        labels = policy.description.labels
+        state = train_policy(learner, schedule, found, [], registry, orchestrator, config, Path(work), labels=labels)
     return state.step
 
 
@@ -109,7 +109,7 @@ def supervise(
     seconds: float,
     checkpoints: int,
     seed: int,
-):  # type: ignore[no-untyped-def]
+) -> Iterator[tuple[float, int]]:
     """The supervised arm; yields (share of the time used, steps) at each checkpoint, its time not counted."""
     optimizer = torch.optim.AdamW(policy.trainable_parameters(), lr=rate, weight_decay=0.0)
     rng = np.random.default_rng(seed)
