@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
@@ -94,5 +96,9 @@ class RftConfig(StepSection):
     """Validation questions a kind, asked before and after, greedily and sampled."""
     max_operation_drop: float = Field(0.02, ge=0, le=1)
     """The reinforced policy is not chosen where greedy accuracy on operation questions falls by more than this."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs; `auto` takes the GPU where there is one."""
+    quantisation: Literal["none", "nf4", "int8"] = "none"
+    """Of the frozen base (bitsandbytes)."""
     checkpoint_every: int = Field(10, ge=1, le=100_000)
     """Updates between checkpoints."""
