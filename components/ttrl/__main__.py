@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -65,6 +66,9 @@ def serve(config: TtrlConfig, model: Path | None, state: Path | None) -> int:
             )
         )
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        # uvicorn raises the signal again once it has shut down: without a handler of ours nothing below would run
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listener])
     finally:
         remove_record(state)

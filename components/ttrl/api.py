@@ -51,6 +51,8 @@ HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
 SMALL_BODY = 1 << 20
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""Asked all the time by machines: not worth a log line each."""
 
 
 class Refused(PixelisError):
@@ -256,7 +258,10 @@ class _Envelope:
             route = getattr(scope.get("route"), "path", "unknown")
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.latency.labels("request").observe(seconds)
-            log.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds, extra={"trace_id": trace_id})
+            level = logging.DEBUG if route in PROBES else logging.INFO
+            log.log(
+                level, "%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds, extra={"trace_id": trace_id}
+            )
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -6,8 +6,11 @@ named in `components.ttrl.service.TUNABLE` can also be changed while the service
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
+from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
 from components.shared.runtime.config import StepSection
 
 
@@ -39,14 +42,26 @@ class TtrlConfig(StepSection):
     """Turns of an episode, the answer's included."""
     max_new_tokens: int = Field(48, ge=4, le=1024)
     """Token limit of one turn."""
+    operations: OperationsConfig = TWIN_OPERATIONS
+    """Settings of the operations: the ones the policy was trained with."""
     concurrency: int = Field(4, ge=1, le=256)
     """Requests worked on at once; the next `concurrency * 4` wait, further ones get 429."""
     batch_requests: int = Field(4, ge=1, le=64)
     """Requests answered in one forward batch at most."""
     batch_wait_ms: float = Field(5.0, ge=0, le=1000)
     """How long a request waits for company in its batch."""
+    device: str = "auto"
+    """Where the policy runs: `cpu`, `cuda`, or `auto` for a GPU where there is one."""
+    quantisation: Literal["none", "nf4", "int8"] = "none"
+    """Quantisation of the base (bitsandbytes)."""
     threads: int = Field(0, ge=0, le=256)
     """Torch threads of the serving process; 0 leaves torch's own choice."""
+
+    # --- long recordings
+    analyze_hop_s: float = Field(2.5, gt=0, le=60)
+    """Step between the windows of POST /analyze."""
+    analyze_rollouts: int = Field(4, ge=1, le=64)
+    """Rollouts per window of POST /analyze."""
 
     # --- retrieval (confidence only)
     neighbours: int = Field(5, ge=0, le=100)
@@ -119,6 +134,8 @@ class TtrlConfig(StepSection):
     """Longest question."""
     max_pixels: int = Field(4_000_000, ge=4096)
     """Most pixels of one frame or image."""
+    max_source_side: int = Field(1024, ge=112, le=4096)
+    """Longest side of the frames that operations crop from and that are stored; larger sources are shrunk."""
     max_duration_s: float = Field(60.0, gt=0)
     """Longest video of POST /predict."""
     max_analyze_s: float = Field(600.0, gt=0)

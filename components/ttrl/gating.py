@@ -28,6 +28,7 @@ class Lesson:
     Attributes:
         label: The pseudo-label, None where the vote was not clear enough.
         negatives: Answers that may be held to be wrong.
+        neutral: Answers between the thresholds: nothing is learned about them.
         weight: 0..1, the winner's part of all rollouts.
         reason: Why there is no label, empty where there is one.
     """
@@ -36,6 +37,7 @@ class Lesson:
     negatives: tuple[Answer, ...]
     weight: float
     reason: str = ""
+    neutral: tuple[Answer, ...] = ()
 
     @property
     def teaches(self) -> bool:
@@ -54,11 +56,14 @@ def lesson(ballot: Ballot, *, share: float, margin: float, negative_share: float
     if ballot.quorum < quorum:
         return Lesson(None, (), 0.0, f"only {ballot.num_votes} of {ballot.num_rollouts} rollouts voted")
     negatives = tuple(c.answer for c in ballot.classes if c.share < negative_share)
+    middle = tuple(c.answer for c in ballot.classes if c.share >= negative_share)
     if ballot.top_share < share:
-        return Lesson(None, negatives, ballot.confidence, f"top share {ballot.top_share:.2f} is under {share:g}")
+        reason = f"top share {ballot.top_share:.2f} is under {share:g}"
+        return Lesson(None, negatives, ballot.confidence, reason, middle)
     if not ballot.margin > margin + 1e-9:
-        return Lesson(None, negatives, ballot.confidence, f"margin {ballot.margin:.2f} is not above {margin:g}")
-    return Lesson(ballot.winner.answer, negatives, ballot.confidence)
+        reason = f"margin {ballot.margin:.2f} is not above {margin:g}"
+        return Lesson(None, negatives, ballot.confidence, reason, middle)
+    return Lesson(ballot.winner.answer, negatives, ballot.confidence, "", middle[1:])
 
 
 def visit_weight(*, flipped: bool, share: float) -> float:

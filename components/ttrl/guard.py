@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,6 +151,8 @@ class AdapterStore:
         self._pointer = state_dir / "serving.json"
         self._keep = keep
         self.model_digest = model_digest
+        self.lock = threading.RLock()
+        """Held while an adapter is published or rolled back and put into service."""
         self.retired: str = ""
         """Digest of an adapter that a newly promoted model has just retired, empty where none was."""
         self.root.mkdir(parents=True, exist_ok=True)

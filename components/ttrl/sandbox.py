@@ -31,6 +31,8 @@ from components.shared.runtime.errors import InputError, PixelisError
 Result = tuple[dict[str, Any], list[np.ndarray]]
 Target = Callable[[dict[str, Any]], Result]
 MAX_RESULT_BYTES = 2**31 - 1
+MAX_WRITTEN_BYTES = 1 << 16
+"""What a child may write to a file: ffmpeg's own messages, no more."""
 
 
 def warm_up(modules: Sequence[str]) -> None:
@@ -95,7 +97,7 @@ def _child(
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, seconds * (os.cpu_count() or 1)),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))

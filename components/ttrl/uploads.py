@@ -100,7 +100,7 @@ def too_big(max_bytes: int) -> UploadRefused:
 
 async def _raw(request: Request, folder: Path, max_bytes: int, *, is_image: bool) -> Upload:
     upload = Upload()
-    path = folder / "0"
+    path = folder / "upload"
     with open(path, "wb") as file:
         async for chunk in request.stream():
             upload.num_bytes += len(chunk)
@@ -198,7 +198,7 @@ class _Parts:
         is_image = self._field == "image" or (self._field == "file" and kind.startswith(b"image/"))
         if is_image and len(self.upload.images) >= self._max_images:
             raise UploadRefused(f"more than {self._max_images} images in one request.", status=413)
-        path = self._folder / str(len(self.upload.images) + len(self.upload.videos))
+        path = self._folder / f"upload-{len(self.upload.images) + len(self.upload.videos)}"
         (self.upload.images if is_image else self.upload.videos).append(path)
         self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`, when the part ends
 

@@ -30,12 +30,14 @@ class VoteClass:
     Attributes:
         answer: The representative: a member's own answer, never a mixture.
         members: Indices of the rollouts in the class, ascending.
+        representative: Index of the rollout whose answer this is.
         share: Part of the *votes* (abstentions left out), 0..1.
     """
 
     answer: Answer
     members: tuple[int, ...]
     share: float
+    representative: int = 0
 
     @property
     def count(self) -> int:
@@ -115,7 +117,8 @@ def vote(answers: Sequence[Answer | None]) -> Ballot:
         reach = {i: [j for j in free if same_vote(ballots[i], ballots[j])] for i in free}
         centre = min(free, key=lambda i: (-len(reach[i]), -_closeness(i, reach[i], ballots), _key(ballots[i])))
         members = reach[centre]
-        classes.append(VoteClass(_representative(members, ballots), tuple(members), len(members) / num_votes))
+        best = _representative(members, ballots)
+        classes.append(VoteClass(ballots[best], tuple(members), len(members) / num_votes, best))
         free = [i for i in free if i not in members]
     classes.sort(key=lambda c: (-c.count, _key(c.answer)))
     return Ballot(tuple(classes), len(answers))
@@ -147,10 +150,10 @@ def _closeness(index: int, others: Sequence[int], answers: dict[int, Answer]) ->
     return round(sum(temporal_iou(answers[index], answers[j]) for j in others), 9)
 
 
-def _representative(members: Sequence[int], answers: dict[int, Answer]) -> Answer:
+def _representative(members: Sequence[int], answers: dict[int, Answer]) -> int:
     """The member that shares its next operation with most of the class and lies most centrally in it."""
     following = Counter(answers[i].get("next_operation") for i in members)
-    best = min(
+    return min(
         members,
         key=lambda i: (
             -following[answers[i].get("next_operation")],
@@ -158,7 +161,6 @@ def _representative(members: Sequence[int], answers: dict[int, Answer]) -> Answe
             _key(answers[i]),
         ),
     )
-    return answers[best]
 
 
 def _key(answer: Answer) -> str:

@@ -41,5 +41,5 @@ def break_down(request):
 
 def write(request):
     with open(request["path"], "w") as file:
-        file.write("x")
+        file.write("x" * (1 << 17))
     return {}, []

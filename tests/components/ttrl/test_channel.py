@@ -13,7 +13,7 @@ from components.ttrl.channel import Channel, ChannelClosed
 @pytest.fixture
 def pair():
     (r1, w1), (r2, w2) = os.pipe(), os.pipe()
-    files = [open(r1, "rb", 0), open(w2, "wb", 0), open(r2, "rb", 0), open(w1, "wb", 0)]
+    files = [open(r1, "rb", 0), open(w2, "wb", 0), open(r2, "rb", 0), open(w1, "wb", 0)]  # noqa: SIM115
     yield Channel(files[0], files[1]), Channel(files[2], files[3]), files
     for file in files:
         file.close()

@@ -37,7 +37,7 @@ def test_no_keys_means_loopback_only():
 def test_a_broken_keys_file_names_the_key(tmp_path):
     path = tmp_path / "keys.json"
     path.write_text('{"keys": [{"name": "a", "role": "boss", "sha256": "0"}]}')
-    with pytest.raises(ConfigError, match="keys.0.role"):
+    with pytest.raises(ConfigError, match=r"keys\.0\.role"):
         Gatekeeper.load(str(path), "127.0.0.1")
 
 

@@ -1,0 +1,230 @@
+"""The service: from an upload and a question to an answer, an experience and, in time, a better adapter.
+
+Role: owns the engine, the memory and the updates; knows no HTTP. `start` returns at once and loads in the background:
+until a model answers, every question raises `ModelNotReadyError`.
+
+Guarantees: one process owns a state directory (a lock says who); an experience id in an answer means that the
+experience is on disk; a fault of the buffer never costs an answer, which then says `model-only` and why; changed
+settings, pauses and rollbacks are written to `audit.jsonl` with who and when.
+Not guaranteed: that an answer is right; its confidence is the vote's, moved a little by neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
+from components.ttrl import sandbox
+from components.ttrl.answering import Asked, Replies
+from components.ttrl.config import TtrlConfig
+from components.ttrl.memory import MemoryFault
+from components.ttrl.metrics import Metrics
+from components.ttrl.state_lock import StateLock
+from components.ttrl.uploads import sweep
+from components.ttrl.watching import Media
+
+__all__ = ["Asked", "Media", "Service"]
+log = logging.getLogger(__name__)
+TUNABLE = frozenset(
+    {
+        "learn", "label_share", "label_margin", "negative_share", "quorum", "update_every", "max_source_share",
+        "learning_rate", "canary_tolerance", "freeze_after", "neighbour_weight", "neighbour_similarity",
+    }
+)  # fmt: skip
+"""Settings that may be changed while the service runs."""
+SHOWN_UPDATES = 50
+
+
+class Service:
+    """See the module.
+
+    Args:
+        config: The section.
+        model: Promoted model folder, None for a service without one (503).
+        state: Directory of everything that outlives the process.
+    """
+
+    def __init__(self, config: TtrlConfig, model: Path | None, state: Path) -> None:
+        self.config, self.metrics = config, Metrics()
+        self.state_dir, self.upload_dir = state, state / "uploads"
+        self._model = model
+        self._reason = "the model is being loaded"
+        self.has_failed = False
+        self._replies: Replies | None = None
+        self._loader: threading.Thread | None = None
+        self._lock: StateLock | None = None
+        self._admin = threading.Lock()
+        self._closing = threading.Event()
+        self.started_s = time.time()
+
+    # --- life
+
+    def start(self) -> None:
+        """Take the state directory and load in the background.
+
+        Raises:
+            EnvironmentFault: another process owns the directory, or it cannot be written.
+        """
+        self._lock = StateLock(self.state_dir)
+        if leftovers := sweep(self.upload_dir):
+            log.info("%d uploads of a process that was killed are removed", leftovers)
+        sandbox.warm_up(["components.ttrl.decoding"])
+        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        self._loader.start()
+
+    def close(self) -> None:
+        """Finish what is under way and give everything back."""
+        self._closing.set()
+        if self._loader is not None:
+            self._loader.join(120)
+        if self._replies is not None:
+            self._replies.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            replies = Replies(self, self._model)
+        except PixelisError as error:
+            self._reason, self.has_failed = str(error), True
+            log.error("not ready: %s", error)
+            return
+        except Exception as error:
+            self._reason, self.has_failed = f"loading failed ({type(error).__name__})", True
+            log.exception("not ready")
+            return
+        self._replies = replies
+        self.metrics.ready.set(1)
+        self.metrics.learning.set(float(self.config.learn))
+        log.info("ready after %.1f s: model %s", time.monotonic() - started, replies.engine.model.digest[:12])
+        replies.re_embed_outdated(self._closing)
+
+    def readiness(self) -> tuple[bool, str]:
+        """(whether a model answers, why not)."""
+        return self._replies is not None, "" if self._replies is not None else self._reason
+
+    def require_ready(self) -> Replies:
+        """What answers.
+
+        Raises:
+            ModelNotReadyError: nothing does; never a made-up prediction.
+        """
+        if self._replies is None:
+            raise ModelNotReadyError(f"no model answers: {self._reason}", remedy="Ask again when /readyz answers 200.")
+        return self._replies
+
+    # --- questions
+
+    def predict(self, media: Media, question: str, asked: Asked) -> dict[str, Any]:
+        """Answer a question about one window."""
+        return self.require_ready().predict(media, question, asked)
+
+    def analyze(self, media: Media, question: str, asked: Asked) -> dict[str, Any]:
+        """A timeline of a whole recording."""
+        return self.require_ready().analyze(media, question, asked)
+
+    def feedback(
+        self, identity: str, *, correct: bool | None, answer: dict[str, Any] | None, source: str
+    ) -> dict[str, Any]:
+        """Keep what a person says about an answer; it waits for review and teaches nothing by itself.
+
+        Raises:
+            InputError: no such experience.
+            EnvironmentFault: the buffer cannot be written now.
+        """
+        memory = self.require_ready().memory
+        try:
+            if memory is None:
+                raise MemoryFault("there is no buffer")
+            if not memory.has(identity):
+                raise InputError("there is no experience of that id.")
+            memory.feedback(identity, {"correct": correct, "answer": answer, "by": source, "at": time.time()})
+        except MemoryFault as fault:
+            raise EnvironmentFault(f"feedback cannot be kept now ({fault}).", remedy="Send it again later.") from None
+        return {"experience_id": identity, "kept": True, "state": "waits for review"}
+
+    # --- what it is
+
+    def status(self) -> dict[str, Any]:
+        """Model, adapter, updates, buffer."""
+        ready, reason = self.readiness()
+        facts: dict[str, Any] = {
+            "ready": ready,
+            "reason": reason,
+            "pid": os.getpid(),
+            "uptime_s": time.time() - self.started_s,
+            "learning": self.config.learn,
+            "state_dir": str(self.state_dir),
+        }
+        return facts | (self._replies.status(SHOWN_UPDATES) if self._replies is not None else {})
+
+    # --- administration
+
+    def pause(self, *, by: str) -> dict[str, Any]:
+        """Stop learning; answering goes on."""
+        return self.tune({"learn": False}, by=by)
+
+    def resume(self, *, by: str) -> dict[str, Any]:
+        """Learn again, also after a freeze."""
+        self.require_ready().updates_or_refuse().thaw()
+        return self.tune({"learn": True}, by=by)
+
+    def rollback(self, *, by: str) -> dict[str, Any]:
+        """Serve with the adapter before the present one, and stop learning until resumed.
+
+        Raises:
+            InputError: the promoted adapter serves already.
+        """
+        with self._admin:
+            digest = self.require_ready().rollback()
+            self._audit("rollback", by, {"adapter": digest})
+        self.tune({"learn": False}, by=by)
+        return {"adapter_digest": digest, "learning": False}
+
+    def read_only(self, *, by: str) -> dict[str, Any]:
+        """Answer without storing or learning."""
+        return self._set_read_only(True, by)
+
+    def writable(self, *, by: str) -> dict[str, Any]:
+        """Store again."""
+        return self._set_read_only(False, by)
+
+    def tune(self, settings: dict[str, Any], *, by: str) -> dict[str, Any]:
+        """Change settings while running.
+
+        Raises:
+            ConfigError: not a setting that may change, or a value out of bounds.
+        """
+        if unknown := sorted(set(settings) - TUNABLE):
+            raise ConfigError(
+                f"{', '.join(unknown)[:100]}: cannot be changed while the service runs; nothing was changed.",
+                remedy=f"Changeable: {', '.join(sorted(TUNABLE))}.",
+            )
+        with self._admin:
+            before = {key: getattr(self.config, key) for key in settings}
+            self.config = TtrlConfig.parse(json.dumps(self.config.model_dump(mode="json") | settings), name="ttrl")
+            after = {key: getattr(self.config, key) for key in settings}
+            self._audit("tune", by, {"before": before, "after": after})
+        self.metrics.learning.set(float(self.config.learn))
+        return after
+
+    def _set_read_only(self, value: bool, by: str) -> dict[str, Any]:
+        replies = self.require_ready()
+        with self._admin:
+            replies.read_only = value
+            self._audit("read-only" if value else "writable", by, {})
+        return {"read_only": value}
+
+    def _audit(self, action: str, by: str, facts: dict[str, Any]) -> None:
+        line = json.dumps({"at": time.time(), "by": by, "action": action, **facts}, sort_keys=True)
+        with open(self.state_dir / "audit.jsonl", "a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
