@@ -45,7 +45,9 @@ def console(*, error: bool = False) -> Console:
     """A console that colours only on a terminal; as wide as the terminal, 120 columns in a pipe."""
     from pipelines.local import on_terminal
 
-    return Console(stderr=error, force_terminal=None if on_terminal() else False, width=None if on_terminal() else 120)
+    live = on_terminal()
+    stream = sys.stderr if error else sys.stdout  # fixed now: a run redirects what the runner prints
+    return Console(file=stream, force_terminal=None if live else False, width=None if live else 120)
 
 
 @app.command()

@@ -131,8 +131,8 @@ def check_agreement(config: Any) -> None:
     different = [name for name in names if found[name] != found[names[0]]]
     if different:
         raise ConfigError(
-            f"{', '.join(f'{name}.operations' for name in different)} differs from {names[0]}.operations: a policy would "
-            "be served other pictures than it was trained on; nothing was run.",
+            f"{', '.join(f'{name}.operations' for name in different)} differs from {names[0]}.operations: a policy "
+            "would be served other pictures than it was trained on; nothing was run.",
             remedy=f"Set the same value in {', '.join(names)}.",
         )
 

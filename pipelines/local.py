@@ -210,7 +210,7 @@ def run_pipeline(directory: Path, root: Path, request: Request) -> None:
         cache_root=str(cache),
     )
     install_cache(cache, directory)
-    pipeline = build(config, until=request.until)
+    pipeline = build(config, until=request.until, retries=False)
     with warnings.catch_warnings(), quiet(directory / "logs" / "pipeline.log"):
         warnings.simplefilter("ignore")
         pipeline(**form_defaults(config))

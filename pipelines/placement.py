@@ -61,7 +61,7 @@ class PlacementSection(Section):
         return f"{self.registry}/pixelis-{BY_NAME[step].image}:{self.tag}-{self.variant}"
 
 
-def place(task: dsl.PipelineTask, step: str, placement: PlacementSection) -> dsl.PipelineTask:
+def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, retries: bool = True) -> dsl.PipelineTask:
     """Give a task its image, resources, limits and the run's id."""
     from kfp import kubernetes
 
@@ -71,7 +71,7 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection) -> dsl
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
     if resources.accelerator:
         task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.accelerator_count)
-    if resources.retries:
+    if retries and resources.retries:
         task.set_retry(num_retries=resources.retries, backoff_duration="30s")
     if resources.shm:
         kubernetes.empty_dir_mount(

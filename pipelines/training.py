@@ -5,9 +5,8 @@
 
 `build` makes the pipeline for one composed configuration: images, resources, placement and the width of the fan-out are
 fixed then. The same object is compiled for a cluster and run by `kfp.local`. Importing this module imports no torch.
+No `from __future__ import annotations` here: kfp reads the types of the run form at import.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from components.alignment.component import alignment
 from components.base_model.component import base_model
 from components.configure.component import configure
 from components.configure.config import DESTINATIONS
-from components.data_synthesis.clips.component import clips, clips_join
+from components.data_synthesis.clips.component import clip_groups, clips, clips_join
 from components.data_synthesis.recordings.component import recordings
 from components.data_synthesis.trajectories.component import trajectories
 from components.evaluation.component import evaluation, gate
@@ -44,12 +43,13 @@ def form_defaults(config: Any) -> dict[str, Any]:
     return values
 
 
-def build(config: Any, until: str = "") -> Callable[..., Any]:
+def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[..., Any]:
     """The pipeline of one configuration.
 
     Args:
         config: A composed configuration.
         until: Last step to run, empty for all.
+        retries: Try failed tasks again as the placement says; off on one machine, where a person reads the error.
 
     Returns:
         A KFP pipeline function.
@@ -60,13 +60,12 @@ def build(config: Any, until: str = "") -> Callable[..., Any]:
     names = canonical_json([step.name for step in STEPS])
     order = [step.name for step in STEPS]
     last = order.index(until) if until else len(order)
-    groups = list(range(config.clips.num_groups))
 
     def wanted(step: str) -> bool:
         return order.index(step) <= last
 
     def put(task: Any, step: str, *, always: bool = False) -> Any:
-        place(task, step, config.placement)
+        place(task, step, config.placement, retries=retries)
         return task.set_caching_options(False) if always else task
 
     @dsl.pipeline(name=f"{NAME}-{config.profile}", description=f"Pixelis training, profile {config.profile}")
@@ -109,8 +108,9 @@ def build(config: Any, until: str = "") -> Callable[..., Any]:
             read = put(recordings(section=hand["recordings"]), "recordings").outputs
             if not wanted("clips"):
                 return
-            with dsl.ParallelFor(groups, name="groups") as group:
-                part = put(clips(section=hand["clips"], group=group, recordings=read["recordings"]), "clips")
+            groups = put(clip_groups(section=hand["clips"], recordings=read["recordings"]), "clips")
+            with dsl.ParallelFor(groups.output, name="groups") as item:
+                part = put(clips(item=item, recordings=read["recordings"]), "clips")
             cut = put(
                 clips_join(
                     section=hand["clips"],

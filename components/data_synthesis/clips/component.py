@@ -1,12 +1,26 @@
-"""KFP interface of `clips` (one group of recordings) and `clips_join` (all groups)."""
+"""KFP interface of `clips` (one group of recordings), with `clip_groups` before it and `clips_join` after."""
 
 from kfp import dsl
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
+def clip_groups(section: str, recordings: dsl.Input[dsl.Dataset]) -> list:
+    """List the groups of recordings that are cut side by side.
+
+    Args:
+        section: The step's section as canonical JSON.
+        recordings: Recordings with their manifest.
+    """
+    from pathlib import Path
+
+    from components.data_synthesis.clips.groups import plan_groups
+
+    return plan_groups(section, Path(recordings.path))
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
 def clips(
-    section: str,
-    group: int,
+    item: str,
     recordings: dsl.Input[dsl.Dataset],
     clips: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -14,21 +28,22 @@ def clips(
     """Cut one group of recordings into clips.
 
     Args:
-        section: The step's section as canonical JSON.
-        group: Number of the group.
+        item: The group's number, how many groups there are, and the step's section, as JSON.
         recordings: Recordings with their manifest.
         clips: Clips as WebDataset shards.
         metrics: Figures of the step.
     """
     from components.data_synthesis.clips.config import ClipsConfig
     from components.data_synthesis.clips.cut import CutInputs, CutOutputs, cut_clips
+    from components.data_synthesis.clips.groups import read_group
     from components.shared.runtime.step import run_step
 
+    group, num_groups, section = read_group(item)
     run_step(
         f"clips.{group}",
         cut_clips,
         (ClipsConfig, section),
-        (CutInputs, {"group": group, "recordings": recordings}),
+        (CutInputs, {"group": group, "num_groups": num_groups, "recordings": recordings}),
         (CutOutputs, {"clips": clips}),
         {"metrics": metrics},
     )

@@ -135,12 +135,21 @@ def execute(
         record.status = "SUCCEEDED"
         for key, folder in staged.items():
             records.write_artifact_record(folder, record, key)
+    report.pictures = {caption: final_place(path, staged, targets) for caption, path in report.pictures.items()}
     if work:
         shutil.rmtree(work, ignore_errors=True)
     for key, artifact in outputs[1].items():
         made = record.outputs[key]
         artifact.metadata.update(sha256=made.sha256, provenance=made.provenance, run_id=made.run_id, step=made.step)
     return report
+
+
+def final_place(path: Path, staged: dict[str, Path], targets: dict[str, Path]) -> Path:
+    """Where a staged file is once its artifact has its name."""
+    for key, folder in staged.items():
+        if path.is_relative_to(folder):
+            return targets[key] / path.relative_to(folder)
+    return path
 
 
 def receive(record: StepRecord, key: str, value: Any) -> Any:
