@@ -48,7 +48,7 @@ class ClipsConfig(StepSection):
     """Share of the training people whose clips form the canary set and nothing else."""
     canary_per_class: int = Field(100, ge=1)
     """Most canary clips of a label."""
-    canary_stride_s: float = Field(1.0, gt=0, le=60)
+    canary_stride_s: float = Field(0.5, gt=0, le=60)
     """Stride of the windows that canary clips are drawn from, seconds."""
     audio: bool = True
     """Keep each window's sound where the recording has any."""

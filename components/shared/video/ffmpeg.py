@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from components.shared.runtime.errors import EnvironmentFault, InputError
+
+BRACKETS = re.compile(r"\[[^\]]*\] *")
 
 
 @functools.cache
@@ -57,6 +60,6 @@ def run_ffmpeg(arguments: list[str], *, what: Path, timeout_s: float) -> None:
 
 
 def last_line(stderr: bytes) -> str:
-    """The last thing FFmpeg said, short."""
-    lines = [line for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    """The last thing FFmpeg said, short, without its memory addresses (messages must not differ between runs)."""
+    lines = [line.strip() for line in BRACKETS.sub("", stderr.decode(errors="replace")).splitlines() if line.strip()]
     return lines[-1][:200] if lines else "no message"

@@ -38,11 +38,11 @@ def packet_times(info: VideoInfo) -> list[float]:
     """Presentation times of a stream's packets in seconds, ascending; a damaged end is left to the decoder."""
     import av
 
-    times = []
+    times: list[float] = []
     with contextlib.suppress(av.error.FFmpegError), av.open(str(info.path)) as container:
-        for packet in container.demux(container.streams[info.stream]):
-            if packet.pts is not None:
-                times.append(float(packet.pts * packet.time_base))
+        stream = container.streams[info.stream]
+        tick_s = float(stream.time_base or 0)
+        times += [packet.pts * tick_s for packet in container.demux(stream) if packet.pts is not None]
     return sorted(times)
 
 

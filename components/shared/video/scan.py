@@ -37,11 +37,12 @@ def scan_video(path: Path, info: VideoInfo | None = None) -> Iterator[tuple[floa
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
             stream: Any = container.streams[info.stream]
             stream.codec_context.thread_count = 1
+            tick_s = float(stream.time_base)
             frame: Any
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise InputError(f"{path.name}: frame {count} is damaged, what follows cannot be trusted.")
-                time_s = count / info.rate if info.counted else frame_time(frame, count, path)
+                time_s = count / info.rate if info.counted else frame_time(frame, tick_s, count, path)
                 first = time_s if first is None else first
                 if time_s - first <= last:
                     raise InputError(f"{path.name}: time goes backwards at frame {count}, labels cannot be placed.")
@@ -55,8 +56,8 @@ def scan_video(path: Path, info: VideoInfo | None = None) -> Iterator[tuple[floa
         raise InputError(f"{path.name}: declares {info.num_frames} frames but holds none that decodes.")
 
 
-def frame_time(frame: Any, count: int, path: Path) -> float:
+def frame_time(frame: Any, tick_s: float, count: int, path: Path) -> float:
     """A frame's presentation time in seconds."""
     if frame.pts is None:
         raise InputError(f"{path.name}: frame {count} carries no time, labels cannot be placed.")
-    return float(frame.pts * frame.time_base)
+    return frame.pts * tick_s

@@ -1,6 +1,6 @@
 """Frames in which much moves: mean magnitude of dense optical flow (Farneback 2003, OpenCV's implementation).
 
-The flow is computed on frames shrunk to 112 pixels of width: dense flow at full size costs more than decoding.
+The flow is computed on frames shrunk to 80 pixels of width: dense flow at full size costs more than decoding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from components.shared.video.samplers.interface import FrameSampler
 
-WIDTH = 112
+WIDTH = 80
 
 
 class FlowSampler(FrameSampler):
@@ -42,7 +42,7 @@ class FlowSampler(FrameSampler):
 
 
 def shrink(luma: np.ndarray) -> np.ndarray:
-    """uint8 (height, width) at 112 pixels of width, or as it is where smaller."""
+    """uint8 (height, width) at 80 pixels of width, or as it is where smaller."""
     height, width = luma.shape
     if width <= WIDTH:
         return luma
