@@ -14,12 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.base_model.material import ZOOM, Example
+from components.base_model.material import GRID, ZOOM, Example, cell, evidence_cell
 from components.shared.policy.interface import Conversation, Message
 from components.shared.policy.prompts import CAPTION_ASK, answer_text, call_text, conversation_for, snapped
 from components.shared.samples.trajectory import Call
 
-GRID = 4
 CLOSEUP_LESSONS = ("reading", "guessing", "calling")
 CLOSEUP_SHARES = (0.6, 0.2, 0.2)
 
@@ -56,25 +55,18 @@ def closeup_lesson(example: Example, kind: str, rng: np.random.Generator) -> Con
     answer = Message("assistant", answer_text(example.closeup.truth))
     if kind == "reading" and example.crops and example.closeup.evidence_box:
         frame = int(rng.choice(list(example.crops)))
-        call = call_text(Call(name=ZOOM, arguments={"frame": frame, "box": list(example.closeup.evidence_box)}))
-        shown = Message("tool", crop_caption(frame, example), images=(example.crops[frame],))
+        call = call_text(Call(name=ZOOM, arguments={"frame": frame, "box": evidence_cell(example.closeup)}))
+        shown = Message("tool", example.crop_texts[frame], images=(example.crops[frame],))
         return (*asked, Message("assistant", call, learn=False), shown, answer)
     if kind == "calling":
         return (*asked, Message("assistant", call_text(random_call(len(example.view), rng))))
     return (*asked, answer)
 
 
-def crop_caption(frame: int, example: Example) -> str:
-    """What the operation says beside the crop."""
-    return example.crop_texts.get(frame, "")
-
-
 def random_call(num_frames: int, rng: np.random.Generator) -> Call:
     """A look at a random cell of a random frame."""
     frame, row, column = (int(rng.integers(high)) for high in (num_frames, GRID, GRID))
-    edges = [round(1000 * index / GRID) for index in range(GRID + 1)]
-    box = [edges[column], edges[row], edges[column + 1], edges[row + 1]]
-    return Call(name=ZOOM, arguments={"frame": frame, "box": box})
+    return Call(name=ZOOM, arguments={"frame": frame, "box": cell(column, row)})
 
 
 class Lessons:

@@ -23,6 +23,7 @@ from components.shared.samples.trajectory import Question
 from components.shared.samples.trajectory_shards import read_questions
 
 ZOOM = "ZOOM_IN"
+GRID = 4
 log = logging.getLogger(__name__)
 
 
@@ -105,9 +106,22 @@ def add_crops(example: Example, clip: Clip, registry: Registry, rng: np.random.G
         return
     frames = SourceFrames(clip)
     for frame in sorted(int(index) for index in rng.permutation(len(frames))[:number]):
-        result = registry.execute(ZOOM, {"frame": frame, "box": list(question.evidence_box)}, frames)
+        result = registry.execute(ZOOM, {"frame": frame, "box": evidence_cell(question)}, frames)
         if result.ok and result.image is not None:
             example.crops[frame], example.crop_texts[frame] = result.image, result.text
+
+
+def evidence_cell(question: Question) -> list[int]:
+    """The grid cell, in thousandths, around the middle of a question's evidence: what trajectories zoom to."""
+    assert question.evidence_box is not None
+    x0, y0, x1, y1 = question.evidence_box
+    column, row = (min(int((low + high) / 2 * GRID / 1000), GRID - 1) for low, high in ((x0, x1), (y0, y1)))
+    return cell(column, row)
+
+
+def cell(column: int, row: int) -> list[int]:
+    """A grid cell as a call writes it."""
+    return [round(1000 * edge / GRID) for edge in (column, row, column + 1, row + 1)]
 
 
 def texts_of(examples: Sequence[Example]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,29 @@ class NativePolicy(Policy):
     def has_adapter(self) -> bool:
         """Whether an adapter is on the model."""
         return self._peft is not None
+
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        """Recompute the language model's activations in the backward pass instead of keeping them."""
+        if not on:
+            self.model.gradient_checkpointing_disable()
+            return
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.language.train()  # transformers checkpoints in training mode only; there is no dropout to switch on
+
+    def warm(self, images: Iterable[np.ndarray], batch: int = 4096) -> None:
+        """Compute the features of images beforehand, in a fixed order.
+
+        Features of a batch may differ in the last bit from those of another batch that holds the same image: training
+        that must repeat bit for bit asks for all of them first, in the same order each time.
+        """
+        waiting: list[np.ndarray] = []
+        for image in images:
+            waiting.append(image)
+            if len(waiting) == batch:
+                self.features.encode(self.model.model.visual, waiting, self.patching)
+                waiting = []
+        if waiting:
+            self.features.encode(self.model.model.visual, waiting, self.patching)
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
         """A copy of the adapter's tensors by name, on the CPU."""

@@ -1,0 +1,71 @@
+"""The `sft` section: supervised fine-tuning of an adapter on trajectories, stage by stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from components.shared.runtime.config import Section, StepSection
+
+
+class CurriculumConfig(Section):
+    """When training moves from simple to intermediate to complex trajectories, and when it moves back."""
+
+    enabled: bool = True
+    """Off: all stages from the first step on."""
+    exit_scores: tuple[float, float] = (0.85, 0.85)
+    """Smoothed validation score (share of right tokens) at which the simple and the intermediate stage end."""
+    window: int = Field(3, ge=1, le=100)
+    """Evaluations over which the score is averaged."""
+    patience: int = Field(2, ge=1, le=100)
+    """Evaluations without a better smoothed score after which a stage ends all the same."""
+    cooldown: int = Field(3, ge=0, le=100)
+    """Evaluations after a move in which nothing is decided."""
+    tolerance: float = Field(0.02, ge=0, le=1)
+    """How far the smoothed score may stand under the one before the move; more, and the move is undone."""
+    min_delta: float = Field(0.002, ge=0, le=1)
+    """What counts as a better score."""
+
+
+class SftConfig(StepSection):
+    """LoRA on the language model."""
+
+    rank: int = Field(16, ge=1, le=64)
+    """Rank of the adapter."""
+    alpha: int = Field(32, ge=1, le=256)
+    """Scale of the adapter's output is alpha / rank."""
+    steps: int = Field(160, ge=1, le=1_000_000)
+    """Optimiser steps at most."""
+    batch: int = Field(32, ge=1, le=4096)
+    """Effective batch: trajectories a step."""
+    micro_batch: int = Field(32, ge=1, le=4096)
+    """Trajectories in one backward pass; gradients of a step's micro batches are accumulated."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Peak; linear up over the first twentieth, cosine down to a tenth."""
+    max_grad_norm: float = Field(1.0, gt=0, le=1000)
+    """Gradients are scaled down to this norm."""
+    validate_every: int = Field(15, ge=1, le=1_000_000)
+    """Steps between evaluations on validation trajectories."""
+    num_validation: int = Field(96, ge=1, le=100_000)
+    """Validation trajectories an evaluation reads."""
+    num_asked: int = Field(300, ge=0, le=100_000)
+    """Validation questions asked before and after, greedily."""
+    early_stop: int = Field(0, ge=0, le=10_000)
+    """Evaluations without a better loss after which training ends, in the last stage; 0 never."""
+    checkpoint_every: int = Field(50, ge=1, le=1_000_000)
+    """Steps between checkpoints."""
+    checkpoint_s: float = Field(60.0, gt=0, le=86_400)
+    """A checkpoint is also written when the last is this old."""
+    max_trajectories: int = Field(6000, ge=1, le=10_000_000)
+    """Training trajectories that are read into memory."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    quantisation: Literal["none", "nf4", "int8"] = "none"
+    """Of the frozen base."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """Where training runs."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Of the frozen base; none takes what the device does well."""
+    curriculum: CurriculumConfig = CurriculumConfig()
+    """The stages."""

@@ -1,0 +1,226 @@
+"""The fine-tuning loop: accumulation, curriculum, validation, checkpoints, exact resume.
+
+A plain loop over `Policy.token_logprobs` and not a library's trainer, because what this step is about lies across a
+trainer's seams: the loss mask comes from messages, frozen vision features are cached and scattered in, the curriculum
+restores weights and optimiser together, and a killed run must go on bit for bit.
+Guarantees on CPU: the weights after step n depend on inputs, section and n only, however often the run was killed. That
+holds because batches depend on (seed, step, stage) alone, features are computed once in a fixed order, the learning
+rate is a function of the step, and a checkpoint holds all the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from components.sft.config import SftConfig
+from components.sft.curriculum import STAGES, CurriculumState, Decision, observe, start
+from components.sft.material import Lessons, batch_of
+from components.shared.learning import checkpoint
+from components.shared.policy.interface import Conversation
+from components.shared.policy.native import NativePolicy
+from components.shared.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Run:
+    """Everything that changes while training."""
+
+    curriculum: CurriculumState
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    best: Tensors = field(default_factory=dict, repr=False)
+    snapshot: Tensors = field(default_factory=dict, repr=False)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def note(self, name: str, value: float) -> None:
+        """Append to a curve."""
+        self.curves.setdefault(name, []).append((float(self.step), value))
+
+
+class Trainer:
+    """Trains a policy's adapter.
+
+    Args:
+        policy: With a fresh adapter.
+        config: The section.
+        train: Training conversations by stage.
+        validation: Validation conversations.
+        work: Folder that survives a kill.
+        key: Names configuration and data of a checkpoint.
+    """
+
+    def __init__(
+        self,
+        policy: NativePolicy,
+        config: SftConfig,
+        train: Lessons,
+        validation: Sequence[Conversation],
+        work: Path,
+        key: str,
+    ) -> None:
+        self.policy, self.config, self.train, self.validation = policy, config, train, validation
+        self.folder, self.key = work / "checkpoints", key
+        self.parameters = policy.trainable_parameters()
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0)
+        self.run = Run(start(train.counts(), enabled=config.curriculum.enabled))
+        self.resumed_from = self.restore()
+        self._saved = time.monotonic()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> Run:
+        """Train to the last step, or until validation stops improving; the best adapter is on the policy afterwards."""
+        config, run = self.config, self.run
+        bar = Progress(config.steps, "fine-tuning", unit="steps")
+        bar.advance(run.step)
+        if run.step == 0:
+            self.validate()
+        while run.step < config.steps and not self.is_done():
+            loss = self.train_step()
+            run.step += 1
+            run.note("loss", loss)
+            if run.step % config.validate_every == 0 or run.step == config.steps:
+                self.validate()
+            bar.advance(note=f"{STAGES[run.curriculum.stage]}, loss {loss:.3f}")
+            overdue = time.monotonic() - self._saved > config.checkpoint_s
+            if run.step % config.checkpoint_every == 0 or overdue or run.step == config.steps:
+                self.save()
+        self.policy.set_adapter_state(run.best)
+        return run
+
+    def is_done(self) -> bool:
+        """Early stop: the last stage, and no better validation loss for `early_stop` evaluations."""
+        limit, run = self.config.early_stop, self.run
+        return bool(limit) and run.curriculum.stage == run.curriculum.last and run.stale >= limit
+
+    def train_step(self) -> float:
+        """One optimiser step over the effective batch; returns its mean loss a learned token."""
+        config, run = self.config, self.run
+        rate = learning_rate(run.step, config.steps, config.learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = batch_of(self.train.upto(run.curriculum.stage), config.seed, run.step, config.batch)
+        batch.sort(key=len)  # conversations of like length share a micro batch: less padding, same sum
+        self.optimizer.zero_grad(set_to_none=True)
+        total = tokens = 0.0
+        for first in range(0, len(batch), config.micro_batch):
+            logprobs, mask = self.policy.token_logprobs(batch[first : first + config.micro_batch])
+            loss = -(logprobs * mask).sum()
+            if loss.requires_grad:
+                loss.backward()
+            total += loss.item()
+            tokens += mask.sum().item()
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad /= max(tokens, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
+        self.optimizer.step()
+        return total / max(tokens, 1.0)
+
+    # -- validation and curriculum -----------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Measure on validation trajectories, keep the best adapter, act on the curriculum's decision."""
+        run = self.run
+        loss, score = measure(self.policy, self.validation, self.config.micro_batch)
+        run.note("validation_loss", loss)
+        run.note("validation_score", score)
+        run.note("stage", float(run.curriculum.stage))
+        if loss < run.best_loss:
+            run.best_loss, run.best_step, run.stale = loss, run.step, 0
+            run.best = self.policy.adapter_state()
+        else:
+            run.stale += 1
+        if run.step == 0:
+            return
+        run.curriculum, decision = observe(run.curriculum, score, self.config.curriculum)
+        if decision is Decision.ADVANCE:
+            run.snapshot = self.training_tensors()
+            log.info("step %d: stage %s begins", run.step, STAGES[run.curriculum.stage])
+        elif decision is Decision.ROLLBACK:
+            self.load_training_tensors(run.snapshot)
+            run.snapshot = {}
+            log.info("step %d: the stage made validation worse; back to %s", run.step, STAGES[run.curriculum.stage])
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def training_tensors(self) -> Tensors:
+        """Copies of adapter and optimiser."""
+        own = {f"adapter.{name}": value for name, value in self.policy.adapter_state().items()}
+        return own | {name: value.clone() for name, value in checkpoint.optimizer_tensors(self.optimizer).items()}
+
+    def load_training_tensors(self, tensors: Tensors) -> None:
+        """Put adapter and optimiser back."""
+        self.policy.set_adapter_state(strip(tensors, "adapter."))
+        checkpoint.restore_optimizer(self.optimizer, tensors)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        run = self.run
+        tensors = self.training_tensors()
+        tensors |= {f"best.{name}": value for name, value in run.best.items()}
+        tensors |= {f"snapshot.{name}": value for name, value in run.snapshot.items()}
+        state = {
+            "curriculum": run.curriculum.to_json(),
+            "best_loss": run.best_loss,
+            "best_step": run.best_step,
+            "stale": run.stale,
+            "curves": run.curves,
+        }
+        checkpoint.save(self.folder, self.key, run.step, tensors, state)
+        self._saved = time.monotonic()
+
+    def restore(self) -> int:
+        """Go on from the newest good checkpoint; returns its step, 0 where there is none."""
+        found = checkpoint.newest(self.folder, self.key)
+        if found is None:
+            return 0
+        run, state = self.run, found.state
+        self.load_training_tensors(found.tensors)
+        run.step, run.best_loss, run.best_step = found.step, state["best_loss"], state["best_step"]
+        run.stale = state["stale"]
+        run.curriculum = CurriculumState.from_json(state["curriculum"])
+        run.best, run.snapshot = strip(found.tensors, "best."), strip(found.tensors, "snapshot.")
+        run.curves = {name: [(float(a), float(b)) for a, b in curve] for name, curve in state["curves"].items()}
+        log.info("resumed after step %d", run.step)
+        return found.step
+
+
+def strip(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear up over the first twentieth, then a cosine down to a tenth."""
+    warm = max(1, steps // 20)
+    if step < warm:
+        return peak * (step + 1) / warm
+    share = (step - warm) / max(1, steps - warm)
+    return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def measure(policy: NativePolicy, conversations: Sequence[Conversation], batch: int) -> tuple[float, float]:
+    """(mean loss, share of right tokens) over the learned tokens of whole conversations, the truth fed in."""
+    loss = right = tokens = 0.0
+    ordered = sorted(conversations, key=len)
+    with torch.no_grad():
+        for first in range(0, len(ordered), batch):
+            rows = [policy.layout.encode(conversation) for conversation in ordered[first : first + batch]]
+            logits, _, targets = policy.learned_logits(rows)
+            loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            right += float((logits.argmax(-1) == targets).sum())
+            tokens += float(targets.numel())
+    return loss / max(tokens, 1.0), right / max(tokens, 1.0)
