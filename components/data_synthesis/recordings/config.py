@@ -62,6 +62,8 @@ class TwinSection(Section):
     """Chance of a short pause (Null) between two operations."""
     appearance: float = Field(1.0, ge=0.0, le=1.0)
     """Variety of layout, colours and sizes between people: 0 everybody alike, 1 everything differs."""
+    left_handed_share: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of people whose whole workplace is mirrored (rare cases cost accuracy on few people)."""
     lighting: float = Field(1.0, ge=0.0, le=1.0)
     """Variety of brightness, colour temperature and light gradient between people."""
     camera_noise: float = Field(2.0, ge=0.0, le=20.0)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from components.shared.work.frames import list_frames
 from components.shared.work.manifest import Manifest, Recording, Segment
 
@@ -64,7 +66,7 @@ def choose_segments(manifest: Manifest) -> list[tuple[str, Recording, Segment]]:
     return chosen
 
 
-def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: list[float]):  # type: ignore[no-untyped-def]
+def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: list[float]) -> list[np.ndarray]:
     import av
     import cv2
 
@@ -73,13 +75,15 @@ def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: l
         listed = list_frames(path)
         near = [min(listed, key=lambda item: abs(item[1] - t))[0] for t in times_s]
         return [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in near]
-    pictures, last = [], None
+    pictures: list[np.ndarray] = []
+    last: av.VideoFrame | None = None
     with av.open(str(path)) as container:
-        first = None
-        for frame in container.decode(container.streams.best("video")):
-            first = frame.time if first is None else first
+        first_s: float | None = None
+        for frame in container.decode(container.streams.video[0]):
+            time_s = float(frame.time or 0.0)
+            first_s = time_s if first_s is None else first_s
             last = frame
-            while len(pictures) < len(times_s) and frame.time - first >= times_s[len(pictures)] - 1e-6:
+            while len(pictures) < len(times_s) and time_s - first_s >= times_s[len(pictures)] - 1e-6:
                 pictures.append(frame.to_ndarray(format="rgb24"))
             if len(pictures) == len(times_s):
                 break

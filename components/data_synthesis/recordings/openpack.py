@@ -4,10 +4,10 @@
     <user>/kinect/<camera>/videos/<session>.mp4                     a session video, or
     <user>/kinect/<camera>/frames/<session>/YYYY/MM/DD/HH/MM/*.jpg  frames named by their time
 
-Users may lie anywhere below the given folder. Guarantees: every annotation row is read and every frame is listed with its
-time; a broken row raises `InputError` with file and row; annotation without footage, footage without annotation and an
-unreadable video are recorded skips; what is annotated outside the footage is cut off and counted. Gaps stay unlabelled.
-Not guaranteed: that a session video knows its start: without creation_time it is skipped unless
+Users may lie anywhere below the given folder. Guarantees: every annotation row is read and every frame is listed with
+its time; a broken row raises `InputError` with file and row; annotation without footage, footage without annotation
+and an unreadable video are recorded skips; what is annotated outside the footage is cut off and counted. Gaps stay
+unlabelled. Not guaranteed: that a session video knows its start: without creation_time it is skipped unless
 `video_start=annotation` aligns its first frame with the first annotated operation.
 """
 
@@ -66,13 +66,17 @@ def read_openpack(config: RecordingsConfig, artifact: Path) -> Gathered:
     """
     root = Path(config.path)
     if not root.is_dir():
-        raise InputError(f"recordings.path = {root}: no such folder.", remedy="Give the folder that holds U0101, U0102, …")
+        raise InputError(
+            f"recordings.path = {root}: no such folder.", remedy="Give the folder that holds U0101, U0102, …"
+        )
     sides = assign_splits(
         {"train": config.train_people, "validation": config.validation_people, "test": config.test_people}
     )
     users = _users(root)
     if not users:
-        raise InputError(f"{root} holds no OpenPack people (folders U0101 … with annotation/ or kinect/).", remedy="Check the path.")
+        raise InputError(
+            f"{root} holds no OpenPack people (folders U0101 … with annotation/ or kinect/).", remedy="Check the path."
+        )
     gathered = Gathered(LABELS, facts={"rows_read": 0, "rows_outside": 0, "frames_listed": 0})
     work = [(user, session, *found) for user in users for session, found in _sessions(user).items()]
     for user, session, annotation, footage in track(work, "reading sessions", unit="sessions"):
@@ -105,7 +109,11 @@ def _sessions(user: Path) -> dict[str, tuple[Path | None, _Footage | None]]:
         if folder.is_dir():
             footage.setdefault(folder.name, _Footage(folder, "frames"))
     for path in sorted([*user.glob("kinect/*/videos/*"), *user.glob("kinect/*/*")]):
-        if path.is_file() and path.suffix.lower() in _SESSION_VIDEO and footage.get(path.stem, _Footage(path, "frames")).kind == "frames":
+        if (
+            path.is_file()
+            and path.suffix.lower() in _SESSION_VIDEO
+            and footage.get(path.stem, _Footage(path, "frames")).kind == "frames"
+        ):
             footage[path.stem] = _Footage(path, "video")
     return {name: (annotations.get(name), footage.get(name)) for name in sorted({*annotations, *footage})}
 
@@ -189,7 +197,7 @@ def _video_span(config: RecordingsConfig, path: Path, rows: list[OperationRow]) 
     if start is None or config.video_start == "annotation":
         if config.video_start != "annotation":
             raise UnreadableVideo(
-                "it has no creation_time, so its annotation cannot be laid over it; set recordings.video_start=annotation "
+                "it has no creation_time, so its annotation cannot be laid over it; set video_start=annotation "
                 "when its first frame is the first annotated moment"
             )
         start = min((row.start for row in rows), default=None)

@@ -1,8 +1,8 @@
 """The recordings step: any source becomes one manifest with videos beside it.
 
-Guarantees: every person (or, where the source names nobody, every video) is on one side of the split; every file that was
-left out is in the manifest with its reason; more bad recordings than `max_bad_share` fail the step, and nothing usable
-fails it too. Not guaranteed: that every side is filled: the report says which is empty.
+Guarantees: every person (or, where the source names nobody, every video) is on one side of the split; every file that
+was left out is in the manifest with its reason; more bad recordings than `max_bad_share` fail the step, and nothing
+usable fails it too. Not guaranteed: that every side is filled: the report says which is empty.
 """
 
 from __future__ import annotations
@@ -63,8 +63,12 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
         split_by="person" if by_person else "video",
         labels=gathered.labels,
         null_label=null_label,
-        captions=CAPTIONS if config.source != "segments" else {label: label.replace("_", " ") for label in gathered.labels},
-        transitions=count_transitions((r.segments for r in gathered.recordings if r.split == "train"), null_label=null_label),
+        captions=CAPTIONS
+        if config.source != "segments"
+        else {label: label.replace("_", " ") for label in gathered.labels},
+        transitions=count_transitions(
+            (r.segments for r in gathered.recordings if r.split == "train"), null_label=null_label
+        ),
         recordings=tuple(gathered.recordings),
         skipped=tuple(gathered.skipped),
     )
@@ -102,8 +106,8 @@ def _refuse_bad(config: RecordingsConfig, gathered: Gathered) -> None:
     share = gathered.bad / (gathered.bad + len(gathered.recordings))
     if share > config.max_bad_share:
         raise InputError(
-            f"{gathered.bad} of {gathered.bad + len(gathered.recordings)} recordings cannot be used ({share:.0%}, allowed "
-            f"are {config.max_bad_share:.0%}): {reasons}.",
+            f"{gathered.bad} of {gathered.bad + len(gathered.recordings)} recordings cannot be used ({share:.0%}; allowed"
+            f" are {config.max_bad_share:.0%}): {reasons}.",
             remedy="Repair them, or raise recordings.max_bad_share.",
         )
 
@@ -116,7 +120,9 @@ def _report(config: RecordingsConfig, manifest: Manifest, gathered: Gathered, se
             gathered.notes.append(f"No recording is on the {side} side.")
     metrics: dict[str, float] = {
         "num_recordings": len(manifest.recordings),
-        "num_people": len({recording.subject for recording in manifest.recordings}) if manifest.split_by == "person" else 0,
+        "num_people": len({recording.subject for recording in manifest.recordings})
+        if manifest.split_by == "person"
+        else 0,
         "num_frames": frames,
         "duration_s": sum(recording.duration_s for recording in manifest.recordings),
         "num_segments": sum(len(recording.segments) for recording in manifest.recordings),
@@ -154,7 +160,9 @@ def _markdown(
     for side, recordings in by_side.items():
         people = len({r.subject for r in recordings}) if manifest.split_by == "person" else "unknown"
         minutes = sum(r.duration_s for r in recordings) / 60
-        lines.append(f"| {side} | {len(recordings)} | {people} | {minutes:.1f} | {sum(len(r.segments) for r in recordings)} |")
+        lines.append(
+            f"| {side} | {len(recordings)} | {people} | {minutes:.1f} | {sum(len(r.segments) for r in recordings)} |"
+        )
     seconds: dict[str, float] = {}
     for recording in manifest.recordings:
         for segment in recording.segments:
@@ -168,5 +176,7 @@ def _markdown(
     if manifest.skipped:
         lines += ["", f"Left out ({len(manifest.skipped)}):", ""]
         rows = [f"- `{s.path}`{f', row {s.row}' if s.row else ''}: {s.reason}" for s in manifest.skipped[:20]]
-        lines += rows + ([f"- … and {len(manifest.skipped) - 20} more (manifest.json)"] if len(manifest.skipped) > 20 else [])
+        lines += rows + (
+            [f"- … and {len(manifest.skipped) - 20} more (manifest.json)"] if len(manifest.skipped) > 20 else []
+        )
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ every side.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
@@ -115,7 +116,9 @@ def _within(video: _Video, facts: VideoFacts, gathered: Gathered) -> tuple[Segme
 
 def _parse(path: Path) -> dict[str, _Video]:
     if not path.parent.is_dir():
-        raise InputError(f"recordings.path = {path.parent}: no such folder.", remedy="Give a folder with videos and segments.csv.")
+        raise InputError(
+            f"recordings.path = {path.parent}: no such folder.", remedy="Give a folder with videos and segments.csv."
+        )
     if not path.is_file():
         raise InputError(f"{path.parent} has no {CSV}, so nothing says what its videos show.", remedy=f"Add {CSV}.")
     try:
@@ -124,7 +127,9 @@ def _parse(path: Path) -> dict[str, _Video]:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}).", remedy="Save it as UTF-8.") from error
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
     if missing:
-        raise InputError(f"{path}, row 1: column {', '.join(missing)} is missing.", remedy=f"Columns: {', '.join(COLUMNS)}.")
+        raise InputError(
+            f"{path}, row 1: column {', '.join(missing)} is missing.", remedy=f"Columns: {', '.join(COLUMNS)}."
+        )
     videos: dict[str, _Video] = {}
     for number, cells in enumerate(reader, start=2):
         _add(path, number, {key: (value or "").strip() for key, value in cells.items() if isinstance(key, str)}, videos)
@@ -172,7 +177,7 @@ def _seconds(text: str, where: str, column: str) -> float:
 
 def _refuse_overlap(path: Path, video: _Video) -> None:
     ordered = sorted(video.rows, key=lambda row: (row.start_s, row.end_s))
-    for a, b in zip(ordered, ordered[1:]):
+    for a, b in itertools.pairwise(ordered):
         if b.start_s < a.end_s - 1e-6:
             same = (a.start_s, a.end_s, a.label) == (b.start_s, b.end_s, b.label)
             raise InputError(
@@ -191,7 +196,9 @@ def _find(folder: Path, video: _Video) -> Path | None:
 
 def _all_videos(folder: Path) -> list[Path]:
     places = (folder, folder / "videos")
-    return sorted(p for place in places if place.is_dir() for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(
+        p for place in places if place.is_dir() for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES
+    )
 
 
 def _identifier(name: str) -> str:
@@ -204,7 +211,8 @@ def _sides(config: RecordingsConfig, folder: Path, videos: list[_Video], by_pers
     if given and len(given) < len(videos):
         lacking = next(video for video in videos if not video.split)
         raise InputError(
-            f"{folder / CSV}, row {lacking.first_row}: {lacking.name} has no split, others have.", remedy="Give all or none."
+            f"{folder / CSV}, row {lacking.first_row}: {lacking.name} has no split, others have.",
+            remedy="Give all or none.",
         )
     units: dict[str, Unit] = {}
     for video in videos:
@@ -214,7 +222,8 @@ def _sides(config: RecordingsConfig, folder: Path, videos: list[_Video], by_pers
         unit.members.append(video.name)
         if video.split and unit.side not in (None, video.split):
             raise InputError(
-                f"{folder / CSV}, row {video.first_row}: {name} is on two sides of the split ({unit.side} and {video.split}).",
+                f"{folder / CSV}, row {video.first_row}: {name} is on two sides of the split: "
+                f"{unit.side} and {video.split}.",
                 remedy="Put all videos of a person on one side.",
             )
         unit.side = video.split or None

@@ -7,6 +7,7 @@ name, never from its number.
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,8 @@ def frame_time(path: Path) -> datetime:
     match = _NAME.match(path.name)
     if match is None:
         raise InputError(
-            f"{path}: the file name is not YYYYMMDD_HHMMSS_mmm, so the frame has no time.", remedy="Rename or remove it."
+            f"{path}: the file name is not YYYYMMDD_HHMMSS_mmm, so the frame has no time.",
+            remedy="Rename or remove it.",
         )
     day, clock, milliseconds = match.group(1, 2, 3)
     try:
@@ -46,7 +48,7 @@ def list_frames(folder: Path) -> list[tuple[Path, float]]:
     timed = sorted((frame_time(path), path) for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
     if not timed:
         raise InputError(f"{folder} holds no frames (jpg, png).", remedy="Check the path of the session's frames.")
-    for (before, first), (after, second) in zip(timed, timed[1:]):
+    for (before, first), (after, second) in itertools.pairwise(timed):
         if before == after:
             raise InputError(f"{second} and {first} have the same time.", remedy="Remove one of them.")
     start = timed[0][0]

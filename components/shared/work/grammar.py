@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from components.shared.work.manifest import Segment
@@ -20,7 +21,7 @@ def count_transitions(recordings: Iterable[Sequence[Segment]], *, null_label: st
     counts: dict[str, dict[str, int]] = {}
     for segments in recordings:
         labels = [s.label for s in sorted(segments, key=lambda s: s.start_s) if s.label != null_label]
-        for now, following in zip(labels, labels[1:]):
+        for now, following in itertools.pairwise(labels):
             if now != following:
                 row = counts.setdefault(now, {})
                 row[following] = row.get(following, 0) + 1

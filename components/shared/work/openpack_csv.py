@@ -3,13 +3,14 @@
     operations: uuid,user,session,box,id,operation,start,end,actions   ISO times with zone (+09:00)
     1 Hz:       unixtime,user,session,box,id                           unixtime in milliseconds
 
-Guarantees: every row is read or the file is refused; a wrong row raises `InputError` with file and row number (the header
-is row 1). Rows come back in file order. Not guaranteed: that rows touch; gaps are the source's and stay.
+Guarantees: every row is read or the file is refused; a wrong row raises `InputError` with file and row number (the
+header is row 1). Rows come back in file order. Not guaranteed: that rows touch; gaps are the source's and stay.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def read_operations(path: Path) -> list[OperationRow]:
     """Read an openpack-operations CSV.
 
     Raises:
-        InputError: missing column, unknown id, bad or zoneless time, end not after start, duplicate or overlapping rows.
+        InputError: missing column, unknown id, bad or zoneless time, end not after start, duplicate or overlapping
+        rows.
     """
     rows: list[OperationRow] = []
     seen: dict[str, int] = {}
@@ -78,9 +80,13 @@ def read_operations(path: Path) -> list[OperationRow]:
             actions=tuple(part for part in cells["actions"].split(";") if part),
         )
         if row.end <= row.start:
-            raise InputError(f"{where}: end {cells['end']} is not after start {cells['start']}.", remedy="Correct the row.")
+            raise InputError(
+                f"{where}: end {cells['end']} is not after start {cells['start']}.", remedy="Correct the row."
+            )
         if row.uuid and row.uuid in seen:
-            raise InputError(f"{where}: uuid {row.uuid} is a duplicate of row {seen[row.uuid]}.", remedy="Remove one of them.")
+            raise InputError(
+                f"{where}: uuid {row.uuid} is a duplicate of row {seen[row.uuid]}.", remedy="Remove one of them."
+            )
         seen[row.uuid] = number
         rows.append(row)
     _refuse_overlap(path, rows)
@@ -89,7 +95,7 @@ def read_operations(path: Path) -> list[OperationRow]:
 
 def _refuse_overlap(path: Path, rows: Sequence[OperationRow]) -> None:
     ordered = sorted(enumerate(rows, start=2), key=lambda pair: (pair[1].start, pair[1].end))
-    for (first, a), (second, b) in zip(ordered, ordered[1:]):
+    for (first, a), (second, b) in itertools.pairwise(ordered):
         if b.start < a.end:
             kind = "a duplicate of" if (a.start, a.end, a.operation) == (b.start, b.end, b.operation) else "overlapping"
             raise InputError(
@@ -117,7 +123,7 @@ def read_seconds(path: Path) -> list[SecondRow]:
         )
         if rows and row.unixtime_ms <= rows[-1].unixtime_ms:
             raise InputError(
-                f"{where}: unixtime {row.unixtime_ms} does not come after {rows[-1].unixtime_ms}, duplicate or out of order.",
+                f"{where}: unixtime {row.unixtime_ms} does not come after {rows[-1].unixtime_ms}: double or unordered.",
                 remedy="Sort the rows and remove duplicates.",
             )
         rows.append(row)
@@ -165,17 +171,22 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
     except FileNotFoundError:
         raise InputError(f"{path} is missing, so the session has no annotation.", remedy="Check the folder.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).", remedy="Replace it.") from error
+        raise InputError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).", remedy="Replace it."
+        ) from error
     reader = csv.DictReader(StringIO(text, newline=""))
     missing = [name for name in columns if name not in (reader.fieldnames or [])]
     if missing:
         found = ", ".join(reader.fieldnames or []) or "nothing"
         raise InputError(
-            f"{path}, row 1: column {', '.join(missing)} is missing (found: {found}).", remedy="Give the official columns."
+            f"{path}, row 1: column {', '.join(missing)} is missing (found: {found}).",
+            remedy="Give the official columns.",
         )
     for number, cells in enumerate(reader, start=2):
         if None in cells or any(cells[name] is None for name in columns):
-            raise InputError(f"{path}, row {number}: not {len(reader.fieldnames or [])} cells.", remedy="Correct the row.")
+            raise InputError(
+                f"{path}, row {number}: not {len(reader.fieldnames or [])} cells.", remedy="Correct the row."
+            )
         yield number, {name: cells[name].strip() for name in columns}
 
 
@@ -190,7 +201,9 @@ def _operation(text: str, where: str) -> int:
     number = _whole(text, where, "id")
     if number not in NAMES:
         known = ", ".join(str(known) for known in NAMES)
-        raise InputError(f"{where}: operation id {number} is unknown.", remedy=f"Known ids: {known} ({NULL_ID} is Null).")
+        raise InputError(
+            f"{where}: operation id {number} is unknown.", remedy=f"Known ids: {known} ({NULL_ID} is Null)."
+        )
     return number
 
 

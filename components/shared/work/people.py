@@ -1,7 +1,7 @@
 """Who is who in OpenPack, and who is on which side of the split.
 
-Five people appear under two ids; a split by id would put them on two sides. `person` resolves the alias, `assign_splits`
-refuses anybody on two sides.
+Five people appear under two ids; a split by id would put them on two sides. `person` resolves the alias,
+`assign_splits` refuses anybody on two sides.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def assign_splits(sides: Mapping[Split, Sequence[str]]) -> dict[str, Split]:
         for user in users:
             before = assigned.setdefault(person(user), (side, user))
             if before[0] != side:
-                alias = f" ({before[1]} and {user} are the same person)" if before[1] != user else ""
+                alias = f" ({before[1]} and {user} are one person)" if before[1] != user else ""
                 raise InputError(
-                    f"{user} is on two sides of the split: {before[0]} and {side}{alias}, so results on {side} would leak.",
+                    f"{user} is on two sides of the split: {before[0]} and {side}{alias}: results on {side} leak.",
                     remedy="Name each person on one side only.",
                 )
     return {name: side for name, (side, _) in assigned.items()}

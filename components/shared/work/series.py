@@ -2,8 +2,8 @@
 
 Two conventions. `second_rows` is the official file's: each whole unix second carries the operation that started last
 before the second's end, also across gaps, from the first start's second to the last whole second before the end (the
-sample's 861 rows come out equal, row by row). `labels_per_second` is for recordings of any source: the label with most of
-that second, None in gaps.
+sample's 861 rows come out equal, row by row). `labels_per_second` is for recordings of any source: the label with
+most of that second, None in gaps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How one person's workplace looks: layout, colours, light, sizes, pace. Drawn once per person.
 
-Guarantee: depends on the person's generator only, so every session of a person looks alike.
-Coordinates are design pixels of a 448 x 336 picture seen from above, the worker at the lower edge; `draw.py` scales them.
-The hand called `right` is the one that leads; where the layout is mirrored it is the picture's left one.
+Guarantee: depends on the person's generator only, so every session of a person looks alike. Coordinates are design
+pixels of a 448 x 336 picture seen from above, the worker at the lower edge; `draw.py` scales them. The hand called
+`right` is the one that leads; where the layout is mirrored it is the picture's left one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 """BGR."""
 
 _SKINS = ((120, 160, 205), (140, 180, 225), (95, 130, 180), (70, 100, 150), (45, 70, 110), (160, 195, 235))
-_GLOVES = ((235, 235, 235), (60, 60, 60), (200, 120, 40), (60, 160, 230))
+_GLOVES = ((235, 235, 235), (225, 215, 190), (150, 210, 240))
 _CARTONS = ((95, 150, 190), (80, 130, 165), (120, 165, 200), (150, 185, 205), (215, 220, 222))
 
 
@@ -58,11 +58,11 @@ class Look:
 def draw_look(config: TwinSection, rng: np.random.Generator, *, light: float = 1.0, speed: float = 1.0) -> Look:
     """Draw one person's workplace."""
     variety = config.appearance
-    mirrored = bool(rng.random() < 0.5 * variety)
-    drift = rng.uniform(-1, 1, 2) * (14, 9) * variety
+    mirrored = bool(rng.random() < config.left_handed_share)
+    drift = rng.uniform(-1, 1, 2) * (6, 4) * variety
 
     def place(x: float, y: float, sx: float, sy: float) -> Point:
-        dx, dy = rng.uniform(-1, 1, 2) * (sx, sy) * variety
+        dx, dy = rng.uniform(-0.6, 0.6, 2) * (sx, sy) * variety
         x, y = x + dx + drift[0], y + dy + drift[1]
         return (DESIGN[0] - x if mirrored else x, y)
 
@@ -81,23 +81,23 @@ def draw_look(config: TwinSection, rng: np.random.Generator, *, light: float = 1
         "rest_l": place(180, 300, 14, 8),
         "rest_r": place(268, 300, 14, 8),
     }
-    spread = rng.uniform(50, 62)
-    first = 224 - 2 * spread + rng.uniform(-20, 20) * variety
+    spread = 56 + rng.uniform(-4, 4) * variety
+    first = 224 - 2 * spread + rng.uniform(-8, 8) * variety
     bins = tuple((float(first + k * spread), float(34 + rng.uniform(-4, 4) * variety)) for k in range(5))
-    gain = float(np.clip(1 + rng.normal(0, 0.13) * config.lighting, 0.6, 1.4)) * light
-    warmth = float(rng.normal(0, 0.05) * config.lighting)
+    gain = float(np.clip(1 + rng.normal(0, 0.08) * config.lighting, 0.6, 1.4)) * light
+    warmth = float(rng.normal(0, 0.03) * config.lighting)
     tint = np.array([1 - warmth, 1.0, 1 + warmth]) * gain
     return Look(
         mirrored=mirrored,
         points=points,
         bins=bins,
-        box=(float(104 + rng.uniform(-16, 16) * variety), float(78 + rng.uniform(-10, 10) * variety)),
+        box=(float(106 + rng.uniform(-10, 10) * variety), float(80 + rng.uniform(-7, 7) * variety)),
         colours={name: lit(colour, tint) for name, colour in _palette(rng, variety).items()},
-        bin_colours=tuple(lit(_random_colour(rng, 60, 220, variety), tint) for _ in range(5)),
-        hand=float(13 + rng.uniform(-2, 2) * variety),
+        bin_colours=tuple(lit(_grey(rng, 70, 170, 35, variety), tint) for _ in range(5)),
+        hand=float(15 + rng.uniform(-1.5, 1.5) * variety),
         pace=float(np.clip(np.exp(rng.normal(0, 0.15) * variety), 0.6, 1.6)) / speed,
         gain=gain,
-        tilt=tuple((rng.uniform(-0.35, 0.35, 2) * config.lighting).tolist()),  # type: ignore[arg-type]
+        tilt=tuple((rng.uniform(-0.2, 0.2, 2) * config.lighting).tolist()),  # type: ignore[arg-type]
         jitter=float(rng.uniform(1.0, 3.0)),
         grain=float(rng.uniform(1.0, 4.0)),
         bench=(20 + drift[0] * 0.3, 62 + drift[1] * 0.5, 392 + drift[0] * 0.3, 272 + drift[1] * 0.5),
@@ -110,50 +110,42 @@ def lit(colour: Colour, tint: np.ndarray) -> Colour:
     return b, g, r
 
 
-def _random_colour(rng: np.random.Generator, low: int, high: int, variety: float) -> Colour:
-    middle = np.full(3, (low + high) / 2)
-    b, g, r = (middle + (rng.uniform(low, high, 3) - middle) * variety).astype(int).tolist()
-    return b, g, r
-
-
 def _near(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
     b, g, r = np.clip(np.asarray(colour) + rng.uniform(-amount, amount, 3), 5, 250).astype(int).tolist()
     return b, g, r
 
 
-def _apart(rng: np.random.Generator, others: tuple[Colour, ...], variety: float) -> Colour:
-    """A colour that stands out from others."""
-    for _ in range(30):
-        colour = _random_colour(rng, 30, 245, max(variety, 0.2))
-        if min(np.abs(np.subtract(colour, other)).sum() for other in others) > 140:
-            return colour
-    return (60, 60, 220)
-
-
 def _palette(rng: np.random.Generator, variety: float) -> dict[str, Colour]:
-    """Colours before light; tools keep their family so that they stay recognisable."""
-    gloved = rng.random() < 0.3 * variety
-    skin = (_GLOVES if gloved else _SKINS)[int(rng.integers(4 if gloved else 6)) if variety else 0]
+    """Colours before light. Surroundings are muted and differ most; what the work is about keeps its family of colour."""
+    gloved = rng.random() < 0.2 * variety
+    skin = (_GLOVES if gloved else _SKINS)[int(rng.integers(len(_GLOVES) if gloved else len(_SKINS))) if variety else 0]
     carton = _CARTONS[int(rng.integers(len(_CARTONS))) if variety else 0]
-    amount = 22 * variety
-    bench = _near(rng, (118, 138, 150), 48 * variety)
+    amount = 18 * variety
+    sleeve = _grey(rng, 35, 105, 22, variety)
     return {
-        "floor": _near(rng, (92, 94, 98), 30 * variety),
-        "bench": bench,
-        "shelf": _near(rng, (88, 82, 80), 30 * variety),
-        "back_table": _near(rng, (150, 140, 130), 40 * variety),
-        "skin": _near(rng, skin, 14 * variety),
-        "sleeve": _random_colour(rng, 20, 200, variety),
-        "hair": _near(rng, (40, 45, 55), 30 * variety),
+        "floor": _grey(rng, 75, 110, 10, variety),
+        "bench": _grey(rng, 105, 175, 14, variety),
+        "shelf": _grey(rng, 70, 100, 10, variety),
+        "back_table": _grey(rng, 120, 190, 14, variety),
+        "skin": _near(rng, skin, 12 * variety),
+        "sleeve": sleeve,
+        "hair": _near(rng, (30, 32, 40), 20 * variety),
         "carton": _near(rng, carton, amount / 2),
-        "item": _apart(rng, (bench, carton), variety),
+        "item": _near(rng, (215, 60, 190), 2 * amount),
         "scanner": _near(rng, (45, 42, 40), amount),
-        "tape": _near(rng, (50, 60, 190), amount),
+        "tape": _near(rng, (30, 90, 245), amount),
         "tape_strip": _near(rng, (120, 185, 205), amount / 2),
-        "pen": _near(rng, (150, 40, 30), amount),
-        "sheet": _near(rng, (226, 228, 230), amount / 2),
-        "item_label": _near(rng, (70, 215, 240), amount),
-        "box_label": _near(rng, (235, 235, 235), amount / 2),
-        "ship_label": _near(rng, (215, 235, 215), amount / 2),
+        "pen": _near(rng, (225, 60, 20), amount),
+        "sheet": _near(rng, (232, 234, 236), amount / 2),
+        "item_label": _near(rng, (40, 230, 250), amount),
+        "box_label": _near(rng, (240, 235, 150), amount),
+        "ship_label": _near(rng, (120, 235, 120), amount),
         "printer": _near(rng, (70, 66, 62), amount),
     }
+
+
+def _grey(rng: np.random.Generator, low: float, high: float, tint: float, variety: float) -> Colour:
+    """A muted colour: some grey, a little tinted."""
+    middle = (low + high) / 2
+    level = middle + (rng.uniform(low, high) - middle) * variety
+    return _near(rng, (round(level),) * 3, tint * variety)

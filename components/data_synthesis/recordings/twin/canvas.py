@@ -11,7 +11,7 @@ import numpy as np
 from components.data_synthesis.recordings.twin.appearance import DESIGN, Colour, Point
 
 _SUB = 3
-"""Fractional bits of polygon corners: movement by less than a pixel is visible."""
+"""Fractional bits of ends and centres: movement by less than a pixel is visible."""
 
 
 class Canvas:
@@ -29,29 +29,15 @@ class Canvas:
         """Fill an upright rectangle."""
         x0, x1 = round((centre[0] - width / 2) * self.sx), round((centre[0] + width / 2) * self.sx)
         y0, y1 = round((centre[1] - height / 2) * self.sy), round((centre[1] + height / 2) * self.sy)
-        if x1 > 0 and y1 > 0:
-            self.pixels[max(y0, 0) : y1, max(x0, 0) : x1] = colour
-
-    def poly(self, points: list[Point], colour: Colour) -> None:
-        """Fill a convex polygon."""
-        scale = 1 << _SUB
-        corners = np.array([(x * self.sx * scale, y * self.sy * scale) for x, y in points]).round().astype(np.int32)
-        cv2.fillConvexPoly(self.pixels, corners, colour, cv2.LINE_8, _SUB)
+        if x1 > x0 and y1 > y0:
+            cv2.rectangle(self.pixels, (x0, y0), (x1 - 1, y1 - 1), colour, cv2.FILLED)
 
     def line(self, start: Point, end: Point, thickness: float, colour: Colour) -> None:
-        """A straight line with flat ends."""
-        dx, dy = end[0] - start[0], end[1] - start[1]
-        length = (dx * dx + dy * dy) ** 0.5 or 1.0
-        ox, oy = -dy / length * thickness / 2, dx / length * thickness / 2
-        self.poly(
-            [
-                (start[0] + ox, start[1] + oy),
-                (end[0] + ox, end[1] + oy),
-                (end[0] - ox, end[1] - oy),
-                (start[0] - ox, start[1] - oy),
-            ],
-            colour,
-        )
+        """A straight line with round ends."""
+        scale = 1 << _SUB
+        first = (round(start[0] * self.sx * scale), round(start[1] * self.sy * scale))
+        last = (round(end[0] * self.sx * scale), round(end[1] * self.sy * scale))
+        cv2.line(self.pixels, first, last, colour, max(1, round(thickness * self.sx)), cv2.LINE_8, _SUB)
 
     def disc(self, centre: Point, radius: float, colour: Colour) -> None:
         """Fill a circle."""

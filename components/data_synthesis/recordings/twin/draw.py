@@ -7,6 +7,7 @@ object it painted. Not guaranteed: physical exactness; the picture is a readable
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -18,9 +19,11 @@ from components.data_synthesis.recordings.twin.script import Step
 
 PixelBox = tuple[int, int, int, int]
 _RED: Colour = (40, 40, 245)
-_WHEEL = {"scanner": (40.0, 24.0), "tape": (34.0, 26.0), "pen": (30.0, 6.0)}
+_TOOLS = {"scanner": (52.0, 30.0), "tape": (50.0, 34.0), "pen": (40.0, 40.0)}
+"""Tools and their size (width, height) in the hand, in design pixels; at home they lie in a holder, half as large."""
 
 
+@lru_cache(maxsize=4096)
 def shade(colour: Colour, factor: float) -> Colour:
     """A darker or lighter colour."""
     b, g, r = (int(min(max(c * factor, 0), 255)) for c in colour)
@@ -40,8 +43,10 @@ class Bench:
         self.look, self.canvas = look, Canvas(width, height)
         self.side = -1.0 if look.mirrored else 1.0
         self.texts: list[tuple[str, PixelBox]] = []
-        self._bars = rng.random(24) < 0.5
-        self._ship = barcode(round(46 * self.canvas.sx), round(30 * self.canvas.sy), self._bars, look.colours["ship_label"])
+        self._bars: np.ndarray = rng.random(24) < 0.5
+        self._ship = barcode(
+            round(58 * self.canvas.sx), round(36 * self.canvas.sy), self._bars, look.colours["ship_label"]
+        )
         self._labels: dict[int, np.ndarray] = {}
         self.background = self._paint_background(rng)
 
@@ -86,9 +91,9 @@ class Bench:
     def order_label(self, order: int) -> np.ndarray:
         """The small box label with the order's number."""
         if order not in self._labels:
-            w, h = round(34 * self.canvas.sx), round(22 * self.canvas.sy)
+            w, h = round(42 * self.canvas.sx), round(28 * self.canvas.sy)
             colour = self.look.colours["box_label"]
-            self._labels[order] = text_label(f"B{order % 1000:02d}", w, h, colour, 0.38 * self.canvas.sx)
+            self._labels[order] = text_label(f"B{order % 1000:02d}", w, h, colour, 0.48 * self.canvas.sx)
         return self._labels[order]
 
     def paint(self, step: Step, pose: Pose, left: Point, right: Point) -> dict[str, PixelBox | None]:
@@ -104,32 +109,34 @@ class Bench:
         self._hand(self.look.points["shoulder_l"], left)
         self._hand(self.look.points["shoulder_r"], right)
         if held_at is not None:
-            self._tool(pose.held or "", held_at, in_hand=True)
+            self._tool(pose.held or "", held_at)
         size = self.look.hand * 2
         boxes["left_hand"] = self.canvas.bounds(left, size, size)
         boxes["right_hand"] = self.canvas.bounds(right, size, size)
         return boxes
 
     def _tools(self, pose: Pose, boxes: dict[str, PixelBox | None]) -> None:
-        for name, (w, h) in _WHEEL.items():
+        """Tools that nobody holds lie in their holders."""
+        for name, (w, h) in _TOOLS.items():
+            at = self.look.points[name]
+            self.canvas.rect(at, w * 0.6, h * 0.6, shade(self.look.colours["bench"], 0.7))
             if pose.held != name:
-                at = self.look.points[name]
-                self._tool(name, at, in_hand=False)
-                boxes[name] = self.canvas.bounds(at, w, h)
+                self.canvas.rect(at, w * 0.4, h * 0.36, shade(self.look.colours[name], 0.8))
+                boxes[name] = self.canvas.bounds(at, w * 0.4, h * 0.36)
 
-    def _tool(self, name: str, at: Point, *, in_hand: bool) -> None:
-        canvas, colour, s = self.canvas, self.look.colours.get(name, (0, 0, 0)), self.side
+    def _tool(self, name: str, at: Point) -> None:
+        """A tool in the leading hand."""
+        canvas, colour, s = self.canvas, self.look.colours[name], self.side
         x, y = at
         if name == "scanner":
-            canvas.line((x - 14 * s, y + 4), (x + 14 * s, y - 4), 18, colour)
-            canvas.rect((x - 14 * s, y + 5), 10, 14, shade(colour, 2.4))
+            canvas.line((x - 14 * s, y + 4), (x + 14 * s, y - 4), 22, colour)
+            canvas.rect((x - 14 * s, y + 5), 12, 18, shade(colour, 2.4))
         elif name == "tape":
-            canvas.rect((x, y), 32, 14, colour)
-            canvas.disc((x + 8 * s, y - 4), 10, self.look.colours["tape_strip"])
-            canvas.disc((x + 8 * s, y - 4), 4, shade(colour, 0.5))
+            canvas.rect((x, y), 46, 20, colour)
+            canvas.disc((x + 10 * s, y - 6), 15, colour)
+            canvas.disc((x + 10 * s, y - 6), 6, self.look.colours["tape_strip"])
         elif name == "pen":
-            end = (x + 18 * s, y - 22) if in_hand else (x, y - 30)
-            canvas.line((x, y), end, 6, colour)
+            canvas.line((x - 2 * s, y + 4), (x + 26 * s, y - 32), 9, colour)
 
     def _sheet(self, step: Step, pose: Pose) -> None:
         canvas, at, colours = self.canvas, self.look.points["sheet"], self.look.colours
@@ -151,7 +158,7 @@ class Bench:
         if step.operation == 400:
             shown = max(shown - 1, 0)
         for k in range(shown):
-            self.canvas.rect((at[0] - 18 + 18 * k, at[1] + 24 + 4 * (k % 2)), 17, 20, shade(colour, 0.85 + 0.12 * k))
+            self.canvas.rect((at[0] - 18 + 18 * k, at[1] + 24 + 4 * (k % 2)), 17, 20, shade(colour, 0.6 + 0.08 * k))
 
     def _box(self, step: Step, pose: Pose, boxes: dict[str, PixelBox | None]) -> None:
         state, op = step.before, step.operation
@@ -185,7 +192,7 @@ class Bench:
             canvas.rect(at, (w - 10) * max(flaps, 0.15), h - 10, inner)
             for k in range(state.packed):
                 dx, dy = (-0.24 + 0.24 * k) * w, (0.1 if k % 2 else -0.12) * h
-                canvas.rect((x + dx, y + dy), 17, 20, shade(self.look.colours["item"], 0.8 + 0.1 * k))
+                canvas.rect((x + dx, y + dy), 17, 20, shade(self.look.colours["item"], 0.55 + 0.08 * k))
             return
         canvas.rect(at, w, h, colour)
         canvas.rect(at, w, 2, shade(colour, 0.6))
@@ -206,29 +213,32 @@ class Bench:
     ) -> Point | None:
         """Paint what lies under the hand; return where a tool that lies over the hand goes."""
         canvas, colours = self.canvas, self.look.colours
-        if pose.held in _WHEEL:
-            w, h = _WHEEL[pose.held]
+        if pose.held in _TOOLS:
+            w, h = _TOOLS[pose.held]
             boxes[pose.held] = canvas.bounds(right, w, h)
             if pose.beam is not None:
                 spot = label_spot(self.look)
-                canvas.line((right[0] - 14 * self.side, right[1] + 8), (spot[0] + 24 * pose.beam, spot[1] + 14), 5, _RED)
-                canvas.rect((spot[0] + 24 * pose.beam, spot[1]), 6, 34, _RED)
+                canvas.line(
+                    (right[0] - 14 * self.side, right[1] + 8), (spot[0] + 24 * pose.beam, spot[1] + 14), 9, _RED
+                )
+                canvas.rect((spot[0] + 24 * pose.beam, spot[1]), 12, 44, _RED)
             return right
         if pose.held == "item":
-            at = (right[0], right[1] - 10)
-            canvas.rect(at, 24, 24, colours["item"])
-            boxes["held"] = canvas.bounds(at, 24, 24)
+            at = (right[0], right[1] - 14)
+            canvas.rect(at, 34, 32, colours["item"])
+            boxes["held"] = canvas.bounds(at, 34, 32)
         elif pose.held == "item_label":
-            canvas.rect((right[0] - 12 * self.side, right[1] + 4), 26, 18, colours["item_label"])
-            boxes["held"] = canvas.bounds((right[0] - 12 * self.side, right[1] + 4), 26, 18)
+            at = ((left[0] + right[0]) / 2, (left[1] + right[1]) / 2 - 14)
+            canvas.rect(at, 38, 28, colours["item_label"])
+            boxes["held"] = canvas.bounds(at, 38, 28)
         elif pose.held == "box_label":
-            at = (right[0], right[1] - 12)
+            at = (right[0], right[1] - 16)
             canvas.blit(self.order_label(step.order), at)
-            boxes["held"] = canvas.bounds(at, 34, 22)
+            boxes["held"] = canvas.bounds(at, 42, 28)
         elif pose.held == "ship_label":
             at = ((left[0] + right[0]) / 2, (left[1] + right[1]) / 2)
             canvas.blit(self._ship, at)
-            boxes["held"] = canvas.bounds(at, 46, 30)
+            boxes["held"] = canvas.bounds(at, 58, 36)
         return None
 
     def _body(self, left: Point, right: Point) -> None:
@@ -257,6 +267,7 @@ def camera_matrix(look_rng: np.random.Generator, strength: float, width: int, he
     if strength == 0:
         return None
     angle, zoom = look_rng.uniform(-12, 12) * strength, 1 + look_rng.uniform(-0.15, 0.15) * strength
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, zoom)
-    matrix[:, 2] += look_rng.uniform(-0.08, 0.08, 2) * strength * width
-    return matrix
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), angle, zoom), np.float64)
+    offset = np.zeros((2, 3))
+    offset[:, 2] = look_rng.uniform(-0.08, 0.08, 2) * strength * width
+    return matrix + offset

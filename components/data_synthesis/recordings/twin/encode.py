@@ -1,7 +1,7 @@
 """Writes one recording's mp4: H.264 pictures and an AAC sound track, byte for byte reproducible.
 
-Guarantees: one encoder thread and bit-exact muxing, so the same pictures and sound give the same bytes; the scene's start
-is the container's creation_time. Not guaranteed: the same bytes from another version of FFmpeg's libraries.
+Guarantees: one encoder thread and bit-exact muxing, so the same pictures and sound give the same bytes; the scene's
+start is the container's creation_time. Not guaranteed: the same bytes from another version of FFmpeg's libraries.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ class Mp4:
     """
 
     def __init__(self, path: Path, config: TwinSection, start: datetime) -> None:
-        self._container = av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"})
+        self._container = av.open(
+            str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}
+        )
         self._container.metadata["creation_time"] = start.isoformat()
         video = self._container.add_stream("libx264", rate=config.fps)
         video.width, video.height, video.pix_fmt = config.width, config.height, "yuv420p"
         video.codec_context.thread_count = 1
-        video.options = {"preset": config.preset, "crf": str(config.crf), "g": str(config.fps * 4), "flags": "+bitexact"}
+        video.options = {
+            "preset": config.preset,
+            "crf": str(config.crf),
+            "g": str(config.fps * 4),
+            "flags": "+bitexact",
+        }
         self._video, self._config, self._count = video, config, 0
         self._audio = None
         if config.audio:
@@ -46,7 +53,9 @@ class Mp4:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             for packet in self._video.encode(None):
                 self._container.mux(packet)
@@ -58,7 +67,7 @@ class Mp4:
         if noise is not None:
             luma = planes[: self._config.height]
             cv2.add(luma, noise, luma)
-        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame = av.VideoFrame.from_numpy_buffer(planes, format="yuv420p")
         frame.pts = self._count
         frame.time_base = Fraction(1, self._config.fps)
         self._count += 1

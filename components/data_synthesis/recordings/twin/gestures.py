@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from components.data_synthesis.recordings.twin.appearance import Look, Point
 from components.data_synthesis.recordings.twin.script import Step
@@ -23,7 +23,7 @@ class Pose:
 
     Attributes:
         left, right: Where the helping and the leading hand want to be.
-        held: Tool or object in the leading hand (`scanner`, `tape`, `pen`, `item`, `item_label`, `box_label`, `ship_label`).
+        held: In the leading hand: `scanner`, `tape`, `pen`, `item`, `item_label`, `box_label` or `ship_label`.
         box_at: Centre of the box when it is not at its usual place.
         flaps: 1 fully open flaps, 0 closed.
         unfold: Share of the carton's full size.
@@ -41,7 +41,6 @@ class Pose:
     strip: float | None = None
     sheet_lines: float | None = None
     beam: float | None = None
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 def mix(a: Point, b: Point, t: float) -> Point:
@@ -73,7 +72,7 @@ def pick(phase: float, look: Look, step: Step) -> Pose:
     else:
         t = ease((phase - 0.45) / 0.55)
         right, held = mix(target, staging, t), "item"
-    return Pose(_shift(right, -28 * _side(look), 26), right, held)
+    return Pose(_shift(right, -30 * _side(look), 30), right, held)
 
 
 def relocate(phase: float, look: Look, step: Step) -> Pose:

@@ -24,7 +24,7 @@ from components.data_synthesis.recordings.twin.tag import Tag, draw_tag, tag_pat
 from components.data_synthesis.recordings.twin.truth import SceneTruth
 from components.shared.work.operations import NAMES
 
-_FOLLOW = 0.42
+_FOLLOW = 0.55
 """Share of the way to its target a hand goes in one frame at 25 fps: joins one operation's movement to the next."""
 _NOISE_TILES = 6
 
@@ -157,6 +157,10 @@ def _wander(rng: np.random.Generator, count: int, strength: float) -> np.ndarray
 def describe(rendered: Rendered) -> list[dict[str, object]]:
     """The script as plain values: operation name, times, order."""
     return [
-        {"operation": s.operation, "label": NAMES[s.operation], **{k: dataclasses.asdict(s)[k] for k in ("start_s", "end_s", "order")}}
+        {
+            "operation": s.operation,
+            "label": NAMES[s.operation],
+            **{k: dataclasses.asdict(s)[k] for k in ("start_s", "end_s", "order")},
+        }
         for s in rendered.steps
     ]

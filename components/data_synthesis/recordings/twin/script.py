@@ -1,10 +1,10 @@
 """The order of work of one recording: which operation when, with durations, skips, repeats and pauses.
 
-Guarantees: the same generator state gives the same script; segments are contiguous, cover the whole recording, start at a
-random point of the order of work, and no two neighbours have the same label. Usual successors follow the official sample
-(… Scan Label, Fill out Order, Attach Shipping Label, Put on Back Table …).
-Not guaranteed: the official sample's durations (3 to 12 s): they are evened out to about 5 s, operations that loops make
-frequent being shorter, so that no class and no constant segment wins.
+Guarantees: the same generator state gives the same script; segments are contiguous, cover the whole recording, start
+at a random point of the order of work, and no two neighbours have the same label. Usual successors follow the
+official sample (… Scan Label, Fill out Order, Attach Shipping Label, Put on Back Table …). Not guaranteed: the
+official sample's durations (3 to 12 s): they are evened out to about 5 s, operations that loops make frequent being
+shorter, so that no class and no constant segment wins.
 """
 
 from __future__ import annotations

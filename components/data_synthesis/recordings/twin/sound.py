@@ -26,7 +26,9 @@ def sound_track(steps: list[Step], rng: np.random.Generator, *, length_s: float,
         for at, wave in _events(step, rng, rate_hz):
             _add(track, wave * np.float32(rng.uniform(0.35, 1.0)), round((step.start_s + at) * rate_hz))
     for _ in range(int(rng.poisson(length_s / 5))):
-        wave = _burst(rng, rate_hz, 0.08, 0.3) if rng.random() < 0.6 else _tone(rng, rate_hz, rng.uniform(300, 2500), 0.12)
+        wave = (
+            _burst(rng, rate_hz, 0.08, 0.3) if rng.random() < 0.6 else _tone(rng, rate_hz, rng.uniform(300, 2500), 0.12)
+        )
         _add(track, wave * np.float32(rng.uniform(0.2, 0.8)), int(rng.integers(count)))
     return (np.clip(track, -1, 1) * 32767).astype(np.int16)
 

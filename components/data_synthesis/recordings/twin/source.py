@@ -35,7 +35,9 @@ def render_twin(config: RecordingsConfig, recordings: Path, truth: Path) -> list
     done: dict[int, Recording] = {}
     lines: Queue[str | None] = Queue()
     with tempfile.TemporaryFile("w+") as errors:
-        processes = [_start(config, recordings, truth, list(range(k, len(jobs), workers)), errors) for k in range(workers)]
+        processes = [
+            _start(config, recordings, truth, list(range(k, len(jobs), workers)), errors) for k in range(workers)
+        ]
         try:
             for process in processes:
                 threading.Thread(target=_forward, args=(process, lines), daemon=True).start()

@@ -1,9 +1,9 @@
 """The order tag: a stripe pattern that only a close look can tell.
 
-Guarantees: inside the pattern every block of `period` by `period` pixels, wherever it lies, has the same mean for all four
-values (period 8 at a width of 448, so the view at 1/8 scale is one flat grey); the tag lies whole inside one cell of the
-4 x 4 grid, aligned to `period`, and is painted last, so nothing ever covers it.
-Not guaranteed: equal greys in a view whose scale does not divide by the period, or one resized without averaging.
+Guarantees: inside the pattern every block of `period` by `period` pixels, wherever it lies, has the same mean for all
+four values (period 8 at a width of 448, so the view at 1/8 scale is one flat grey); the tag lies whole inside one
+cell of the 4 x 4 grid, aligned to `period`, and is painted last, so nothing ever covers it. Not guaranteed: equal
+greys in a view whose scale does not divide by the period, or one resized without averaging.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A rendering process: reads its share of the work as JSON from standard input, reports each recording as a JSON line.
 
-Run by `source.py` as `python -m components.data_synthesis.recordings.twin.worker`; a process of its own so that rendering
-needs neither pickling nor the parent's imports.
+Run by `source.py` as `python -m components.data_synthesis.recordings.twin.worker`; a process of its own so that
+rendering needs neither pickling nor the parent's imports.
 """
 
 from __future__ import annotations
