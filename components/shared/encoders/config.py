@@ -32,8 +32,9 @@ class VisionShape(Section):
     """Depth of the tiny tower."""
     heads: int = Field(4, ge=1, le=16)
     """Attention heads of the tiny tower."""
-    tokens: Literal["cls", "patches"] = "cls"
-    """What a frame hands on: its class token, or class token and all patches (slower, finer)."""
+    tokens: Literal["cls", "mean", "merged", "patches"] = "merged"
+    """What a frame hands on: its class token (pretrained CLIP), the mean of its patches, all patches side by side as
+    one token (learns fastest from scratch), or class token and patches as a sequence."""
 
 
 class TextShape(Section):
@@ -53,6 +54,8 @@ class TextShape(Section):
     """Depth of the tiny tower."""
     heads: int = Field(4, ge=1, le=16)
     """Attention heads of the tiny tower."""
+    pooling: Literal["end", "mean"] = "mean"
+    """A text's vector: its last token (pretrained CLIP), or the mean of its tokens (others; faster from scratch)."""
     max_tokens: int = Field(48, ge=8, le=512)
     """Longer texts are cut here."""
 

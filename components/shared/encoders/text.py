@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, PreTrainedTokenizerFast
 
 from components.shared.encoders.config import EncoderConfig
 from components.shared.encoders.matryoshka import Encoded, nested
@@ -61,14 +61,14 @@ def tiny_text_config(config: EncoderConfig, tokenizer: PreTrainedTokenizerFast) 
 
 
 class TextEncoder(nn.Module):
-    """Tower and projector; CLIP towers give the end-of-text token, others the mean over real tokens."""
+    """Tower and projector; the vector of a text is its last token, or the mean over its real tokens."""
 
     def __init__(self, config: EncoderConfig, tower: nn.Module, tokenizer: Any) -> None:
         super().__init__()
         self.widths, self.tokenizer, self.tower = config.widths, tokenizer, tower
         tower_config: Any = tower.config
         self.max_tokens = min(config.text_tower.max_tokens, int(tower_config.max_position_embeddings))
-        self.by_end_token = isinstance(tower, CLIPTextModel)
+        self.by_end_token = config.text_tower.pooling == "end"
         hidden, dim = int(tower_config.hidden_size), config.full_width
         self.projector = nn.Sequential(nn.Linear(hidden, dim), nn.GELU(), nn.Linear(dim, dim))
 

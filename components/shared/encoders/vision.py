@@ -52,7 +52,9 @@ class VisionEncoder(nn.Module):
         self.image_size = int(tower.config.image_size)  # type: ignore[arg-type]
         self.tower = tower
         hidden, dim = int(tower.config.hidden_size), config.full_width
-        self.projector = nn.Sequential(nn.Linear(hidden, dim), nn.GELU(), nn.Linear(dim, dim))
+        num_patches = (self.image_size // int(tower.config.patch_size)) ** 2  # type: ignore[arg-type]
+        wide = hidden * num_patches if self.tokens == "merged" else hidden
+        self.projector = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, dim), nn.GELU(), nn.Linear(dim, dim))
         self.pool = Pool(
             config.pooling,
             dim,
@@ -62,13 +64,17 @@ class VisionEncoder(nn.Module):
         )
 
     def frame_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) -> (N, K, hidden): K = 1 (class token) or 1 + patches."""
+        """(N, 3, S, S) -> (N, K, width): K = 1, or 1 + patches; width = hidden, or times patches where merged."""
         out = self.tower(pixel_values=pixels)
-        first = out.pooler_output[:, None]
-        return first if self.tokens == "cls" else torch.cat([first, out.last_hidden_state[:, 1:]], dim=1)
+        first, patches = out.pooler_output[:, None], out.last_hidden_state[:, 1:]
+        if self.tokens == "mean":
+            return patches.mean(dim=1, keepdim=True)
+        if self.tokens == "merged":
+            return patches.flatten(1)[:, None]
+        return first if self.tokens == "cls" else torch.cat([first, patches], dim=1)
 
     def frames(self, features: torch.Tensor) -> Encoded:
-        """Single frames: features (N, K, hidden) -> embeddings of the class token, no pooling over time."""
+        """Single frames: features (N, K, width) -> embeddings of the class token, no pooling over time."""
         sequence = self.projector(features)
         return Encoded(sequence[:, 0], sequence, nested(sequence[:, 0], self.widths))
 
@@ -76,7 +82,7 @@ class VisionEncoder(nn.Module):
         """Clips.
 
         Args:
-            features: (B, T, K, hidden).
+            features: (B, T, K, width).
             times_s: (B, T) seconds from the clip's start.
             mask: (B, T) bool, True where a frame is real; None: all are.
         """
