@@ -79,7 +79,7 @@ def cut_clips(config: ClipsConfig, inputs: CutInputs, outputs: CutOutputs) -> Re
         ]
         for request, result in run_requests(requests, config):
             results.append((request.recording, result))
-            if not result.error:
+            if result.clip_ids:
                 write_part(outputs.clips, writers, request, result, config)
             Path(request.part).unlink(missing_ok=True)
             bar.advance(note=f"{sum(len(r.clip_ids) for _, r in results)} clips")

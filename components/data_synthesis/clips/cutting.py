@@ -76,6 +76,8 @@ class CutResult(Section):
     """Entropy of every grid frame, where the samplers were measured."""
     error: str = ""
     """Why the recording failed, '' where it did not."""
+    system_error: int = 0
+    """errno of a failure that is the machine's (disk full), not the recording's."""
 
 
 class RecordingCutter:

@@ -62,9 +62,8 @@ def plan_clips(manifest: Manifest, config: ClipsConfig) -> Plan:
         elif recording.split == "train":
             train += plan_training(recording, timeline, config, plan)
         else:
-            windows = sliding_windows(
-                grid_frames(recording, config), config.window_frames, frames(config.stride_s, config)
-            )
+            total = grid_frames(recording, config)
+            windows = sliding_windows(total, config.window_frames, config.stride_s * config.fps)
             plan.clips[recording.recording_id] = [name_clip(recording, recording.split, w) for w in windows]
     if config.max_clips and len(train) > config.max_clips:
         plan.num_capped = len(train) - config.max_clips
@@ -157,7 +156,7 @@ def plan_canary(
 ) -> list[tuple[str, str, PlannedClip]]:
     """Candidates for the canary set from one recording: (recording id, label, clip)."""
     found = []
-    total, stride = grid_frames(recording, config), frames(config.canary_stride_s, config)
+    total, stride = grid_frames(recording, config), config.canary_stride_s * config.fps
     for window in sliding_windows(total, config.window_frames, stride):
         truth = timeline.label_window(window.start / config.fps, window.length / config.fps, config.lead_share)
         if truth is None or truth.ambiguous:

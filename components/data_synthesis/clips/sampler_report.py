@@ -38,7 +38,7 @@ def measure_samplers(
     """Let every sampler choose in the same windows of a recording and count frames near boundaries."""
     boundaries = np.asarray(timeline.boundaries()) * config.fps
     counts = dict.fromkeys(samplers, (0, 0))
-    for window in sliding_windows(num_frames, config.window_frames, max(1, config.window_frames // 2)):
+    for window in sliding_windows(num_frames, config.window_frames, config.window_frames / 2):
         for name, sampler in samplers.items():
             indices = sampler.select(
                 raw[name][window.start : window.start + window.length], config.num_frames, fps=config.fps

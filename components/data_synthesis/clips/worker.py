@@ -7,6 +7,7 @@ this process alone. `Worker` is the side that starts it; `main` the side that ru
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -33,6 +34,7 @@ class Worker:
 
         Raises:
             InputError: the recording cannot be used, took too long, or killed its decoder; says which.
+            OSError: the machine's fault (disk full): no recording is skipped for that.
         """
         name = request.recording.recording_id
         child = self._start()
@@ -60,6 +62,8 @@ class Worker:
                 raise InputError(f"{name}: decoding took more than {timeout_s:.0f} s and was stopped.")
             raise InputError(f"{name}: its decoder died (exit status {status}).")
         result = CutResult.model_validate_json(line)
+        if result.system_error:
+            raise OSError(result.system_error, os.strerror(result.system_error), request.part)
         if result.error:
             raise InputError(result.error)
         return result
@@ -98,6 +102,8 @@ def answer(line: str) -> str:
         return cut_recording(request).model_dump_json()
     except PixelisError as error:
         return CutResult(error=str(error)).model_dump_json()
+    except OSError as error:
+        return CutResult(error=str(error), system_error=error.errno or errno.EIO).model_dump_json()
     except MemoryError:
         name = request.recording.recording_id
         return CutResult(error=f"{name}: needs more memory than a decoding process may use.").model_dump_json()

@@ -28,13 +28,17 @@ class Window:
     kind: WindowKind
 
 
-def sliding_windows(num_frames: int, length: int, stride: int) -> list[Window]:
-    """Windows every `stride` frames, and one flush with the end so that nothing is left out.
+def sliding_windows(num_frames: int, length: int, stride: float) -> list[Window]:
+    """Windows every `stride` frames (rounded), the last flush with the end so that nothing is left out.
 
     A recording shorter than a window gets one, padded.
     """
     last = max(num_frames - length, 0)
-    starts = sorted({*range(0, last + 1, stride), last})
+    starts = [round(number * stride) for number in range(int(last / stride) + 1)]
+    if last - starts[-1] > stride / 4 or len(starts) == 1:
+        starts.append(last)
+    starts[-1] = last  # a remainder under a quarter stride moves the last window rather than adding its twin
+    starts = sorted(set(starts))
     return [Window(start, length, "sliding") for start in starts]
 
 
