@@ -1,6 +1,6 @@
 """The experience buffer: nothing acknowledged is ever lost, everything acknowledged is found."""
 
-from components.ttrl.buffer.buffer import Batch, ExperienceBuffer, RecoveryReport
+from components.ttrl.buffer.buffer import ExperienceBuffer
 from components.ttrl.buffer.config import BufferConfig, IndexConfig, PriorityConfig
 from components.ttrl.buffer.errors import (
     BufferDamagedError,
@@ -17,6 +17,8 @@ from components.ttrl.buffer.errors import (
 )
 from components.ttrl.buffer.query import Neighbour, Where
 from components.ttrl.buffer.record import Experience, digest_of
+from components.ttrl.buffer.recovery import RecoveryReport
+from components.ttrl.buffer.selection import Batch
 from components.ttrl.buffer.vectors import hybrid
 
 __all__ = [

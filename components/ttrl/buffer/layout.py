@@ -21,6 +21,7 @@ from components.ttrl.buffer.disk import Disk, replace_file
 from components.ttrl.buffer.errors import BufferFormatError
 from components.ttrl.buffer.store import Store
 from components.ttrl.buffer.store_file import FileStore
+from components.ttrl.buffer.store_lmdb import LmdbStore
 
 FORMAT = 1
 NAME = "buffer.json"
@@ -99,5 +100,7 @@ def open_store(
     directory: Path, config: BufferConfig, identity: dict[str, Any], disk: Disk, *, read_only: bool
 ) -> Store:
     """The store the identity names."""
+    if config.adapter == "lmdb":
+        return LmdbStore(directory / "data", disk, map_bytes=config.lmdb_map_bytes, read_only=read_only)
     return FileStore(directory / "log", identity["id"], disk, segment_bytes=config.segment_bytes,
                      preallocate=config.preallocate, read_only=read_only)  # fmt: skip

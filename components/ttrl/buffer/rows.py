@@ -21,9 +21,10 @@ COLUMNS: dict[str, Any] = {
 class Names:
     """Strings by number, for the columns source, subject and label."""
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._codes: dict[str, int] = {}
+    def __init__(self, texts: list[str | None] | None = None) -> None:
+        self.texts: list[str | None] = texts or []
+        """Text of each number; None where it was forgotten."""
+        self._codes = {text: code for code, text in enumerate(self.texts) if text is not None}
 
     def code(self, text: str) -> int:
         """The number of a string, new if need be."""
@@ -32,6 +33,11 @@ class Names:
             found = self._codes[text] = len(self.texts)
             self.texts.append(text)
         return found
+
+    def keep_only(self, codes: set[int]) -> None:
+        """Forget all other strings; their numbers stay taken."""
+        self.texts = [text if code in codes else None for code, text in enumerate(self.texts)]
+        self._codes = {text: code for code, text in enumerate(self.texts) if text is not None}
 
     def find(self, text: str) -> int:
         """The number of a string, or -1."""
@@ -82,6 +88,16 @@ class Rows:
                 self.alive[slot] = True
             slots[i] = slot
         return slots
+
+    def fill(self, keys: np.ndarray) -> None:
+        """Make keys (n, 16), all different, live in slots 0 .. n - 1 of an empty table."""
+        count = len(keys)
+        if count:
+            self._grow(count)
+        data = keys.tobytes()
+        self.slot_of = {data[16 * i : 16 * i + 16]: i for i in range(count)}
+        self.keys[:count], self.alive[:count] = keys, True
+        self.used = count
 
     def release(self, key: bytes) -> int:
         """Forget a live key; returns the slot it had."""

@@ -36,6 +36,10 @@ class ProportionalSampler:
         self.weights[rows, columns] = weights
         self.sums[rows] = self.weights[rows].sum(1)
 
+    def flat(self) -> np.ndarray:
+        """(slots,) all weights."""
+        return self.weights.reshape(-1)
+
     def total(self) -> float:
         """Sum of all weights."""
         return float(self.sums.sum())
@@ -55,16 +59,16 @@ class ProportionalSampler:
         return rows * self.block + columns
 
     def draw_distinct(self, count: int) -> np.ndarray:
-        """Up to `count` different slots, drawn one after another without replacement."""
+        """Up to `count` different slots, drawn one after another without replacement (repeats are drawn again)."""
         chosen: dict[int, float] = {}
-        while len(chosen) < count:
-            if self.total() <= 1e-12:
-                break
-            fresh = [s for s in dict.fromkeys(self.draw(count - len(chosen)).tolist()) if s not in chosen]
-            slots = np.asarray(fresh, np.int64)
-            rows, columns = np.divmod(slots, self.block)
-            chosen.update(zip(fresh, self.weights[rows, columns].tolist()))
-            self.update(slots, np.zeros(len(slots)))
-        slots = np.fromiter(chosen, np.int64, len(chosen))
-        self.update(slots, np.fromiter(chosen.values(), np.float64, len(chosen)))
+        try:
+            while len(chosen) < count and self.sums.max(initial=0.0) > 0.0:
+                fresh = list(dict.fromkeys(self.draw(count - len(chosen)).tolist()))
+                slots = np.asarray(fresh, np.int64)
+                rows, columns = np.divmod(slots, self.block)
+                chosen.update(zip(fresh, self.weights[rows, columns].tolist()))
+                self.update(slots, np.zeros(len(slots)))
+        finally:
+            slots = np.fromiter(chosen, np.int64, len(chosen))
+            self.update(slots, np.fromiter(chosen.values(), np.float64, len(chosen)))
         return slots

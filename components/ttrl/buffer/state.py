@@ -20,10 +20,14 @@ from components.ttrl.buffer.vectors import VectorBlocks, hybrid
 
 PATCH = struct.Struct("<16sddffIIQ")
 """id, updated_s, priority override, confidence, reward, retrieval_count, success_count, sequence of the record."""
-REMOVE = struct.Struct("<16sQB7x")
-"""id, sequence of the record, reason."""
+REMOVE = struct.Struct("<16sQBxHxxxx")
+"""id, sequence of the record, reason, number of i64 that follow: the segments that still hold a version of it."""
 REASONS = ("removed", "evicted", "expired", "erased")
 BATCH = 4096
+SEGMENT_SHIFT = 33
+"""Of an address: the segment number lies above (adapter `file`)."""
+ABSENT = -1
+"""Address of a frame that is referred to and not there."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,8 @@ class State:
         self.sequence = 0
         """Highest sequence number seen."""
         self.live_bytes = 0
+        self.shadow: dict[bytes, set[int]] = {}
+        """Segments that hold superseded versions of a live key: what its removal must outlive."""
         self.touched: list[np.ndarray] = []
         """Slots whose priority changed since the sampler last looked."""
 
@@ -78,11 +84,7 @@ class State:
         if len(last) < len(batch):
             keep = sorted(last.values())
             batch, fixed = [batch[i] for i in keep], [fixed[i] for i in keep]
-        for f in fixed:
-            slot = rows.slot_of.get(f[0])
-            if slot is not None:
-                self.live_bytes -= int(rows.size[slot])
-                self._drop_frames(slot)
+        dropped = [self._supersede(f[0], rows.slot_of[f[0]]) for f in fixed if f[0] in rows.slot_of]
         slots = rows.take([f[0] for f in fixed])
         self.vectors.reserve(rows.used)
         names, matrix = rows.names, np.empty((len(batch), dim), np.float32)
@@ -97,9 +99,11 @@ class State:
                 visual = hybrid(visual, text, visual_weight=self.config.index.visual_weight, normalise=self._cosine)
             matrix[i] = visual if visual is not None else text
             if count:
-                self._take_frames(int(slots[i]), item.body[offset : offset + 32 * count])
+                self.take_frames(int(slots[i]), item.body[offset : offset + 32 * count])
             source, subject, label = msgpack.unpackb(item.body[offset + 32 * count : offset + 32 * count + tagged])
             tags[i] = names["source"].code(source), names["subject"].code(subject), names["label"].code(label)
+        for names_before in dropped:
+            self._drop(names_before)
         if self._cosine:
             norm = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
             matrix /= np.where(norm > 0, norm, 1.0)[:, None]
@@ -134,38 +138,72 @@ class State:
         columns["patched"][slot] = item.sequence
         self.touched.append(np.array([slot]))
 
-    def _remove(self, item: Found) -> None:
-        key, _, _ = REMOVE.unpack_from(item.body)
-        slot = self.rows.slot_of.get(key)
-        if slot is None or self.rows.sequence[slot] > item.sequence:
-            return
+    def _supersede(self, key: bytes, slot: int) -> tuple[bytes, ...]:
+        """A newer version of a live record comes: forget the size of the old one; returns its frames."""
         self.live_bytes -= int(self.rows.size[slot])
-        self._drop_frames(slot)
+        self.shadow.setdefault(key, set()).add(int(self.rows.address[slot]) >> SEGMENT_SHIFT)
+        return self.frames_of.pop(slot, ())
+
+    def _remove(self, item: Found) -> None:
+        key = bytes(item.body[:16])
+        slot = self.rows.slot_of.get(key)
+        if slot is not None and self.rows.sequence[slot] < item.sequence:
+            self.forget(slot)
+
+    def forget(self, slot: int) -> None:
+        """Drop a live record from memory."""
+        key = self.rows.key(slot)
+        self.live_bytes -= int(self.rows.size[slot])
+        self._drop(self.frames_of.pop(slot, ()))
+        self.shadow.pop(key, None)
         self.rows.release(key)
         self.touched.append(np.array([slot]))
 
-    def _blob(self, item: Found) -> None:
-        digest = bytes(item.body[:32])
-        known = self.blobs.get(digest)
-        if known is None:
-            self.blobs[digest] = Blob(item.address, frame_size(len(item.body)))
-            self.live_bytes += frame_size(len(item.body))
-        else:
-            known.address = item.address
+    def holders(self, slot: int) -> list[int]:
+        """Segments with any version of a live record."""
+        here = int(self.rows.address[slot]) >> SEGMENT_SHIFT
+        return sorted(self.shadow.get(self.rows.key(slot), set()) | {here})
 
-    def _take_frames(self, slot: int, digests: memoryview) -> None:
+    def is_live(self, item: Found) -> bool:
+        """Whether an experience, patch or blob in the store is the one in force (removals: see compaction)."""
+        if item.kind == Kind.BLOB:
+            blob = self.blobs.get(bytes(item.body[:32]))
+            return blob is not None and blob.address == item.address
+        slot = self.rows.slot_of.get(bytes(item.body[:16]))
+        if slot is None:
+            return False
+        if item.kind == Kind.EXPERIENCE:
+            return int(self.rows.address[slot]) == item.address
+        return item.kind == Kind.PATCH and int(self.rows.patched[slot]) == item.sequence
+
+    def _blob(self, item: Found) -> None:
+        digest, size = bytes(item.body[:32]), frame_size(len(item.body))
+        blob = self.blobs.setdefault(digest, Blob(ABSENT, 0))
+        self.live_bytes += size - blob.size
+        blob.address, blob.size = item.address, size
+
+    def take_frames(self, slot: int, digests: bytes | memoryview) -> None:
+        """Count the references of the record in a slot to its frames."""
         names = tuple(bytes(digests[i : i + 32]) for i in range(0, len(digests), 32))
         self.frames_of[slot] = names
         for name in names:
-            blob = self.blobs.get(name)
-            if blob is not None:
-                blob.references += 1
+            self.blobs.setdefault(name, Blob(ABSENT, 0)).references += 1
 
-    def _drop_frames(self, slot: int) -> None:
-        for name in self.frames_of.pop(slot, ()):
-            blob = self.blobs.get(name)
-            if blob is not None:
-                blob.references -= 1
-                if blob.references == 0:
-                    del self.blobs[name]
-                    self.live_bytes -= blob.size
+    def _drop(self, names: Iterable[bytes]) -> None:
+        for name in names:
+            blob = self.blobs[name]
+            blob.references -= 1
+            if blob.references == 0:
+                del self.blobs[name]
+                self.live_bytes -= blob.size
+
+    def has_blob(self, digest: bytes) -> bool:
+        """Whether a frame is stored and in use."""
+        blob = self.blobs.get(digest)
+        return blob is not None and blob.address != ABSENT
+
+    def settle(self) -> int:
+        """After recovery: drop frames nobody refers to; returns how many are referred to and missing."""
+        for digest in [d for d, blob in self.blobs.items() if blob.references == 0]:
+            self.live_bytes -= self.blobs.pop(digest).size
+        return sum(blob.address == ABSENT for blob in self.blobs.values())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-import numpy as np
 
 from components.ttrl.buffer.log.frame import Entry, Found
 
@@ -32,8 +30,8 @@ class Store(Protocol):
     def read(self, address: int) -> Found:
         """One entry. Raises BufferDamagedError when its bytes do not match."""
 
-    def scan(self, report: ScanReport) -> Iterator[Found]:
-        """Every good entry."""
+    def scan(self, report: ScanReport, covered: Mapping[int, int] | None = None) -> Iterator[Found]:
+        """Every good entry; `covered` is what a snapshot has made unnecessary to read."""
 
     def bytes_on_disk(self) -> int:
         """Bytes the store takes, room not used yet included."""
@@ -41,6 +39,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Release everything; the store is complete on disk."""
 
-
-Addresses = np.ndarray
-"""(n,) int64."""

@@ -31,6 +31,10 @@ class SegmentScan:
     zero_tail: bool = True
     """Nothing but zeros behind `end`."""
 
+    def note(self, offset: int, size_bytes: int, reason: str, sequence: int = 0) -> None:
+        """Record a damage."""
+        self.damages.append(Damage(offset, size_bytes, reason, sequence))
+
 
 def frames(view: memoryview, base: int, scan: SegmentScan, start: int = 0) -> Iterator[Found]:
     """Every good frame from `start` on; fills `scan` as it goes.
@@ -50,17 +54,17 @@ def frames(view: memoryview, base: int, scan: SegmentScan, start: int = 0) -> It
             following = _next_header(view, offset + 8)
             if following < 0:
                 break
-            scan.damages.append(Damage(offset, following - offset, "no frame header"))
+            scan.note(offset, following - offset, "no frame header")
             offset = scan.end = following
             continue
         stop = offset + frame_size(length)
         body = view[body_start : body_start + length]
         if version != VERSION:
-            scan.damages.append(Damage(offset, stop - offset, f"frame version {version} is not known", sequence))
+            scan.note(offset, stop - offset, f"frame version {version} is not known", sequence)
         elif len(body) != length or crc32c(body) != body_crc:
             if stop > size or _next_header(view, stop) < 0:
                 break
-            scan.damages.append(Damage(offset, stop - offset, "checksum of the body", sequence))
+            scan.note(offset, stop - offset, "checksum of the body", sequence)
         else:
             yield Found(kind, group, sequence, base + offset, body, body_crc)
         offset = scan.end = min(stop, size)

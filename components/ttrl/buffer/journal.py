@@ -1,0 +1,167 @@
+"""From changes to durable, applied entries: numbers them, writes them in groups, keeps memory in step, answers for faults."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.ttrl.buffer.changes import Again, Changes, Pending, Write
+from components.ttrl.buffer.commit import Change, GroupCommit
+from components.ttrl.buffer.config import BufferConfig
+from components.ttrl.buffer.disk import Disk
+from components.ttrl.buffer.errors import BufferFullError, BufferWriteError
+from components.ttrl.buffer.eviction import choose_victims
+from components.ttrl.buffer.log.frame import Entry, Found, frame_size
+from components.ttrl.buffer.metrics import Latencies
+from components.ttrl.buffer.state import State
+from components.ttrl.buffer.store import Store
+
+log = logging.getLogger(__name__)
+SPACE_CHECK_S = 0.2
+
+
+class Journal:
+    """The only writer of the store.
+
+    Args:
+        directory: The buffer's directory, for messages and free space.
+        config: Limits.
+        state: Memory, applied to after each durable batch.
+        store: Where entries go.
+        disk: File layer.
+        mutex: The state lock.
+        changes: Makes removals for evictions.
+        weights: Priorities of the live slots, ascending by slot.
+    """
+
+    def __init__(
+        self, directory: Path, config: BufferConfig, state: State, store: Store, disk: Disk, mutex: threading.RLock,
+        changes: Changes, weights: Callable[[np.ndarray], np.ndarray],
+    ) -> None:  # fmt: skip
+        self.directory, self.config, self.state, self.store = directory, config, state, store
+        self.disk, self.mutex, self.changes, self.weights = disk, mutex, changes, weights
+        self.commit = GroupCommit(self._write_batch, config.max_batch_bytes)
+        self.full = False
+        self.entries = 0
+        """Entries written since opening."""
+        self.bytes = 0
+        """Bytes of them."""
+        self.evicted = 0
+        self.failed = 0
+        self.latency = Latencies()
+        self.on_batch: Callable[[], None] = lambda: None
+        self._retry_at = self._space_at = 0.0
+
+    def submit(self, change: Write) -> Any:
+        """Make a change durable and visible; returns its sequence number."""
+        started = time.perf_counter()
+        result = self.commit.submit(change)
+        self.latency.add(time.perf_counter() - started)
+        return result
+
+    async def submit_async(self, change: Write) -> Any:
+        """`submit` for coroutines."""
+        started = time.perf_counter()
+        result = await self.commit.submit_async(change)
+        self.latency.add(time.perf_counter() - started)
+        return result
+
+    def write_now(self, entries: list[Entry]) -> None:
+        """Append ready-made entries. The caller holds the commit lock."""
+        first = self.state.sequence + 1
+        self._store(entries, range(first, first + len(entries)))
+
+    def _write_batch(self, batch: list[Change]) -> None:
+        pending = Pending()
+        entries: list[Entry] = []
+        spans: list[tuple[Change, int]] = []
+        later: list[Change] = []
+        for change in batch:
+            assert isinstance(change, Write)
+            try:
+                built = change.build(pending)
+            except Again:
+                later.append(change)
+                continue
+            except Exception as error:
+                change.error = error
+                continue
+            if isinstance(built, int):
+                change.result = built
+                continue
+            entries.extend(built)
+            spans.append((change, len(entries)))
+        if entries:
+            first = self.state.sequence + 1
+            try:
+                entries += self._evictions(pending)
+                self._store(entries, range(first, first + len(entries)))
+            except Exception as error:
+                for change, _ in spans:
+                    change.error = error
+                spans = []
+            for change, end in spans:
+                change.result = first + end - 1
+        else:
+            for change, _ in spans:
+                change.result = 0
+        if later:
+            self._write_batch(later)
+
+    def _store(self, entries: list[Entry], sequences: range) -> None:
+        now = time.monotonic()
+        if self.full and now < self._retry_at:
+            raise self._full_error()
+        try:
+            if self.full or now >= self._space_at:
+                self._space_at = now + SPACE_CHECK_S
+                if self.disk.free_bytes(self.directory) < self.config.min_free_bytes:
+                    raise OSError(errno.ENOSPC, "less free space than buffer.min_free_bytes")
+            addresses = self.store.append(entries, sequences)
+        except OSError as error:
+            self.state.sequence = sequences[-1]  # never used again
+            self.failed += 1
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.full, self._retry_at = True, time.monotonic() + self.config.disk_retry_s
+                raise self._full_error() from error
+            raise BufferWriteError(
+                f"the log of {self.directory} could not be written ({error}): nothing was stored.",
+                remedy="Check the device; the next append goes to a fresh segment.",
+            ) from error
+        if self.full:
+            log.info("space is back: %s takes records again", self.directory)
+            self.full = False
+        found = [
+            Found(item.kind, item.group, sequence, address, item.body, item.body_crc)  # type: ignore[arg-type]
+            for item, sequence, address in zip(entries, sequences, addresses)
+        ]
+        with self.mutex:
+            self.state.apply(found)
+        self.entries += len(entries)
+        self.bytes += sum([frame_size(len(item.body)) for item in entries])
+        self.on_batch()
+
+    def _evictions(self, pending: Pending) -> list[Entry]:
+        state, config = self.state, self.config
+        records = len(state.rows) + len(pending.appended) - len(pending.removed) - config.capacity_records
+        size = state.live_bytes + pending.bytes - config.capacity_bytes
+        if records <= 0 and size <= 0:
+            return []
+        with self.mutex:
+            slots = state.rows.live()
+            victims = choose_victims(state, config, self.weights(slots), records, size, pending.changed)
+        self.evicted += len(victims)
+        return [self.changes.removal(int(slot), "evicted", pending) for slot in victims]
+
+    def _full_error(self) -> BufferFullError:
+        return BufferFullError(
+            f"the disk of {self.directory} is full: nothing was written; searching and sampling go on.",
+            remedy="Free space; appends work again by themselves.",
+        )

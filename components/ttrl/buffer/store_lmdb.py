@@ -1,0 +1,157 @@
+"""The `lmdb` adapter: entries in an LMDB environment, keyed by sequence number, which is also the address.
+
+A value is a frame of the log's format, so each entry has its checksum. One transaction a batch, synchronous. LMDB's tree
+is its own index: there are no snapshots, and compaction deletes dead entries; `shrink` copies the environment, because
+LMDB otherwise leaves deleted bytes in free pages.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crc32c import crc32c
+
+from components.ttrl.buffer.disk import Disk
+from components.ttrl.buffer.errors import BufferDamagedError, ExperienceBufferError
+from components.ttrl.buffer.log.frame import HEADER, MAGIC, Entry, Found, Kind, encode
+from components.ttrl.buffer.store import ScanReport
+
+PURGE_BATCH = 10_000
+
+
+class LmdbStore:
+    """An environment in a folder.
+
+    Args:
+        directory: The environment's folder.
+        disk: File layer (for renames and directory syncs; LMDB writes its own file).
+        map_bytes: Address space.
+        read_only: Never write.
+    """
+
+    snapshots = False
+    """LMDB finds its entries itself."""
+
+    def __init__(self, directory: Path, disk: Disk, *, map_bytes: int, read_only: bool) -> None:
+        self.directory, self.disk, self.map_bytes, self.read_only = directory, disk, map_bytes, read_only
+        stale = directory.with_name(directory.name + ".old")
+        if not read_only:
+            if not directory.exists() and stale.exists():  # a crash between the two renames of `shrink`
+                disk.rename(stale, directory)
+            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(directory.with_name(directory.name + ".tmp"), ignore_errors=True)
+            directory.mkdir(exist_ok=True)
+            disk.sync_directory(directory.parent)
+        self._guard = threading.RLock()  # held while the environment may not be exchanged
+        self._environment = self._open()
+
+    def _open(self) -> Any:
+        try:
+            import lmdb
+        except ImportError as error:
+            raise ExperienceBufferError(
+                "buffer.adapter is lmdb, but the lmdb package is not installed.",
+                remedy="Install pixelis[lmdb], or use the file adapter.",
+            ) from error
+        return lmdb.open(
+            str(self.directory), map_size=self.map_bytes, sync=True, metasync=True, readonly=self.read_only,
+            max_readers=512, readahead=False, lock=True,
+        )  # fmt: skip
+
+    def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> list[int]:
+        """See `Store.append`."""
+        import lmdb
+
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for item, sequence in zip(entries, sequences):
+                    transaction.put(sequence.to_bytes(8, "big"), b"".join(encode(item, sequence)), append=True)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise OSError(errno.ENOSPC, str(error)) from error
+        except lmdb.Error as error:
+            raise OSError(errno.EIO, str(error)) from error
+        return list(sequences)
+
+    def read(self, address: int) -> Found:
+        """See `Store.read`."""
+        with self._guard, self._environment.begin() as transaction:
+            value = transaction.get(address.to_bytes(8, "big"))
+        found = _parse(value, address) if value is not None else None
+        if found is None:
+            raise BufferDamagedError(
+                f"entry {address} of {self.directory} is {'missing' if value is None else 'damaged'}.",
+                remedy="Run `pixelis buffer verify`; all other records stay readable.",
+            )
+        return found
+
+    def scan(self, report: ScanReport, covered: Mapping[int, int] | None = None) -> Iterator[Found]:
+        """See `Store.scan`."""
+        with self._environment.begin() as transaction:
+            for key, value in transaction.cursor():
+                address = int.from_bytes(key, "big")
+                found = _parse(value, address)
+                if found is None:
+                    report.damages.append(f"entry {address}: {len(value)} bytes, checksum")
+                    report.dropped_bytes += len(value)
+                    continue
+                report.entries += 1
+                yield found
+
+    def purge(self, is_live: Callable[[Found], bool]) -> int:
+        """Delete every entry that is not in force, removals included; returns how many. The caller holds the commit lock."""
+        dead = [
+            found.address for found in self.scan(ScanReport()) if found.kind == Kind.REMOVE or not is_live(found)
+        ]  # fmt: skip
+        for start in range(0, len(dead), PURGE_BATCH):
+            with self._environment.begin(write=True) as transaction:
+                for address in dead[start : start + PURGE_BATCH]:
+                    transaction.delete(address.to_bytes(8, "big"))
+        return len(dead)
+
+    def shrink(self) -> None:
+        """Copy what is in force into a fresh environment and delete the old one: freed pages keep no bytes.
+
+        The caller holds the commit lock.
+        """
+        scratch = self.directory.with_name(self.directory.name + ".tmp")
+        old = self.directory.with_name(self.directory.name + ".old")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        self._environment.copy(str(scratch), compact=True)
+        descriptor = os.open(scratch / "data.mdb", os.O_RDWR)
+        try:
+            self.disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.disk.sync_directory(scratch)
+        with self._guard:
+            self._environment.close()
+            self.disk.rename(self.directory, old)
+            self.disk.rename(scratch, self.directory)
+            self.disk.sync_directory(self.directory.parent)
+            self._environment = self._open()
+        shutil.rmtree(old)
+
+    def bytes_on_disk(self) -> int:
+        """See `Store.bytes_on_disk`."""
+        return sum(path.stat().st_blocks * 512 for path in self.directory.iterdir())
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._environment.close()
+
+
+def _parse(value: bytes, address: int) -> Found | None:
+    if len(value) < HEADER.size:
+        return None
+    magic, header_crc, kind, _, group, length, sequence, body_crc, _ = HEADER.unpack_from(value)
+    body = memoryview(value)[HEADER.size : HEADER.size + length]
+    if magic != MAGIC or crc32c(value[8 : HEADER.size]) != header_crc or len(body) != length or crc32c(body) != body_crc:
+        return None
+    return Found(kind, group, sequence, address, body, body_crc)
