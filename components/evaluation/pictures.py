@@ -53,6 +53,13 @@ def bare(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def value_of(measured: Mapping[str, Any], kind: str, name: str, key: str) -> Mapping[str, Any] | None:
+    """A figure of a policy or baseline, None where it has none."""
+    found = measured[kind][name]
+    item = (found if kind == "baselines" else found["figures"]).get(key)
+    return item if item is not None and item["value"] is not None else None
+
+
 def bars(measured: Mapping[str, Any], path: Path) -> None:
     """Every figure of every policy beside every baseline, with intervals."""
     shown = [(key, title) for key, title in FIGURES if measured["figures"][key]["value"] is not None]
@@ -63,13 +70,12 @@ def bars(measured: Mapping[str, Any], path: Path) -> None:
     width = 0.88 / len(columns)
     used: dict[str, Patch] = {}
     for position, (key, _) in enumerate(shown):
-        for slot, (kind, name, title) in enumerate(columns):
-            source = measured[kind][name]
-            item = (source if kind == "baselines" else source["figures"]).get(key)
-            if item is None or item["value"] is None:
-                continue
+        there = [column for column in columns if value_of(measured, *column[:2], key) is not None]
+        for slot, (kind, name, title) in enumerate(there):
+            item = value_of(measured, kind, name, key)
+            assert item is not None
             colour = COLOURS[name] if kind == "policies" else SAND[list(BASELINES).index(name)]
-            x = position + (slot - (len(columns) - 1) / 2) * width
+            x = position + (slot - (len(there) - 1) / 2) * width
             edge = "#202020" if kind == "policies" and name == measured["candidate"] else "white"
             hatch = "///" if name == "bigram_from_truth" else None
             axis.bar(x, item["value"], width, color=colour, edgecolor=edge, linewidth=1.3, hatch=hatch, zorder=2)

@@ -82,7 +82,7 @@ def baseline_table(measured: Mapping[str, Any]) -> Table:
         row = [title]
         for key in keys:
             item, gap = measured["baselines"][name].get(key), measured["differences"][key].get(name)
-            row.append("–" if item is None else f"{number(item)}; lead {describe(gap) if gap else '–'}")
+            row.append("–" if item is None else f"{item['value']:.3f}; lead {describe(gap)}" if gap else number(item))
         rows.append(row)
     return head, rows
 
