@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from components.ttrl.memory import Memory, MemoryFault
 from components.ttrl.metrics import Metrics
 
 log = logging.getLogger(__name__)
+WORKER = (sys.executable, "-m", "components.ttrl.update_worker")
 OVERSAMPLE = 4
 """Experiences drawn for each one used, so that the source cap has a choice."""
 
@@ -43,6 +44,7 @@ class Updates:
         model: Promoted model folder.
         labels: Names that a pseudo-label can have.
         swap: Puts a published adapter into service: (folder, digest).
+        command: How the worker process is started.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class Updates:
         metrics: Metrics,
         swap: Callable[[Path, str], None],
         anchor_digest: str,
+        command: Sequence[str] = WORKER,
     ) -> None:
         self._config, self._model, self._state, self._labels = config, model, state, labels
         self._memory, self._store, self._ledger, self._metrics = memory, store, ledger, metrics
-        self._swap, self._anchor_digest = swap, anchor_digest
+        self._swap, self._anchor_digest, self._command = swap, anchor_digest, command
         self._tasks: queue.Queue[str | None] = queue.Queue(maxsize=config().update_queue)
         self._candidates = state / "candidates"
         shutil.rmtree(self._candidates, ignore_errors=True)
@@ -114,8 +117,10 @@ class Updates:
         self._closing.set()
         with contextlib.suppress(queue.Full):
             self._tasks.put_nowait(None)
-        self._stop_worker()
-        self._thread.join(20)
+        deadline = time.monotonic() + 20
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._stop_worker()  # again: the thread may just have been starting one
+            self._thread.join(0.2)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -281,7 +286,7 @@ class Updates:
         if self._process is not None and self._process.poll() is None and self._channel is not None:
             return self._channel
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "components.ttrl.update_worker"],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
