@@ -153,7 +153,7 @@ def cut_with_retry(worker: Worker, request: CutRequest, config: ClipsConfig) -> 
             return worker.cut(request, timeout_s)
         except InputError as error:
             reason = str(error)
-            log.warning("attempt %d of 2: %s", attempt, reason)
+            log.warning("%s, attempt %d of 2: %s", request.recording.recording_id, attempt, reason)
     return CutResult(error=reason)
 
 

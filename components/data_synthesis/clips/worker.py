@@ -17,6 +17,7 @@ from pathlib import Path
 
 from components.data_synthesis.clips.cutting import CutRequest, CutResult, cut_recording
 from components.shared.runtime.errors import InputError, PixelisError
+from components.shared.video.limits import limit_memory
 
 log = logging.getLogger(__name__)
 GIB = 2**30
@@ -85,16 +86,6 @@ class Worker:
             self._child = None
 
 
-def limit_memory(memory_gib: float) -> None:
-    """Refuse this process more address space than configured, where the system can."""
-    try:
-        import resource
-    except ImportError:
-        return
-    limit = int(memory_gib * GIB)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
 def answer(line: str) -> str:
     """Carry out one request; failures of the media become the result's `error`."""
     request = CutRequest.model_validate_json(line)
@@ -111,7 +102,7 @@ def answer(line: str) -> str:
 
 def main() -> None:
     """Serve requests until the input ends."""
-    limit_memory(float(sys.argv[1]))
+    limit_memory(int(float(sys.argv[1]) * GIB))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a decoder that prints must not write into the protocol
     for line in sys.stdin:

@@ -48,7 +48,7 @@ def probe(path: Path) -> VideoInfo:
     import av
 
     if not path.is_file():
-        raise InputError(f"{path} is missing or no file, so it cannot be decoded.")
+        raise InputError(f"{path.name}: is missing or no file, so it cannot be decoded.")
     try:
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
             stream = best_video(container)
