@@ -37,5 +37,5 @@ class AlignmentConfig(StepSection):
     """Weight of the sum over Matryoshka widths."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints in the work folder."""
-    num_examples: int = Field(6, ge=0, le=50)
-    """Test clips shown with their nearest captions in the report."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """Where the model is trained: cpu, cuda ..."""

@@ -26,7 +26,7 @@ def frame_features(model: AlignmentModel, frames: np.ndarray) -> torch.Tensor:
     flat = frames.reshape(-1, *frames.shape[2:])
     size = model.vision.image_size
     parts = [model.vision.frame_features(to_pixels(flat[i : i + BATCH], size)) for i in range(0, len(flat), BATCH)]
-    return torch.cat(parts).unflatten(0, frames.shape[:2])
+    return torch.cat([part.cpu() for part in parts]).unflatten(0, frames.shape[:2])
 
 
 @torch.inference_mode()
@@ -48,7 +48,7 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
     found: Recall = {}
     for name, mrl in items.items():
         found[f"{name}-text"] = {
-            width: recall_at(mrl[width].numpy(), texts[width].numpy(), own[rows[name]], KS) for width in mrl
+            width: recall_at(mrl[width].cpu().numpy(), texts[width].cpu().numpy(), own[rows[name]], KS) for width in mrl
         }
     gallery = {"num_items": len(corpus), "num_captions": len(captions), "chance": chance_at(own, len(captions), KS)}
     return found, gallery
@@ -61,7 +61,7 @@ def zero_shot(model: AlignmentModel, corpus: Corpus, features: torch.Tensor, man
     truth = corpus.labels[kept]
     images = model.vision.frames(features[torch.from_numpy(kept)]).mrl[model.config.full_width]
     phrases = model.text([phrase(manifest, label) for label in manifest.labels]).mrl[model.config.full_width]
-    guess = (images @ phrases.T).argmax(dim=1).numpy()
+    guess = (images @ phrases.T).argmax(dim=1).cpu().numpy()
     confusion = np.zeros((len(manifest.labels),) * 2, int)
     np.add.at(confusion, (truth, guess), 1)
     majority = float(np.bincount(truth).max() / len(truth)) if len(truth) else 0.0

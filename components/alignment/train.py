@@ -74,7 +74,7 @@ def align(config: AlignmentConfig, inputs: AlignmentInputs, outputs: AlignmentOu
     log.info("%d training clips, %d distinct captions", len(train), len(set(train.captions)))
     seed_everything(config.seed, deterministic=config.deterministic)
     phrases = [phrase(manifest, label) for label in manifest.labels]
-    model = build_model(config.encoder, [*train.captions, *phrases])
+    model = build_model(config.encoder, [*train.captions, *phrases]).to(config.device)
     key = f"{config.digest()}-{sha256_file(inputs.clips / INDEX)}"
     curve = Trainer(config, model, train, phrases, outputs.work, key).run()
     model.eval().save(outputs.encoder)
@@ -166,7 +166,7 @@ class Trainer:
             sounds = [self.train.sounds[row] for row in rows]
             mel, real = self.model.audio.mel([decode_audio(x) if x else np.zeros(1, np.float32) for x in sounds])
             encoded["audio"] = self.model.audio(mel, real)
-            present["audio"] = torch.tensor([x is not None for x in sounds])
+            present["audio"] = torch.tensor([x is not None for x in sounds], device=self.model.vision.device)
         loss = self.loss(encoded, self.caption_of[rows], present)
         if len(self.labelled):
             frames = self.labelled[rng.integers(len(self.labelled), size=self.config.frames_per_step)]
@@ -183,14 +183,14 @@ class Trainer:
         """Embeddings of `texts[wanted]`, each distinct text encoded once."""
         distinct, place = np.unique(wanted, return_inverse=True)
         encoded = self.model.text([texts[i] for i in distinct])
-        at = torch.from_numpy(place)
+        at = torch.from_numpy(place).to(encoded.pooled.device)
         return Encoded(encoded.pooled[at], encoded.sequence[at], {w: rows[at] for w, rows in encoded.mrl.items()})
 
     def loss(self, encoded: dict[str, Encoded], groups: np.ndarray, present: dict[str, torch.Tensor]) -> torch.Tensor:
         return contrastive_loss(
             {name: item.mrl for name, item in encoded.items()},
             self.model.log_scale,
-            groups=torch.from_numpy(groups),
+            groups=torch.from_numpy(groups).to(self.model.vision.device),
             present=present or None,
             w_clip=self.config.w_clip,
             w_mrl=self.config.w_mrl,

@@ -96,7 +96,8 @@ class AudioEncoder(nn.Module):
 
     def forward(self, mel: torch.Tensor, mask: torch.Tensor) -> Encoded:
         """mel (B, bins, frames), mask (B, positions) -> Encoded."""
-        tokens = self.projector(self.tower(mel).last_hidden_state)
-        times = torch.arange(tokens.shape[1]) * (HOP * STRIDE / SAMPLE_RATE)
-        pooled, sequence = self.pool(tokens, mask, times.expand(len(tokens), -1))
+        device = self.tower.device
+        tokens = self.projector(self.tower(mel.to(device)).last_hidden_state)
+        times = torch.arange(tokens.shape[1], device=device) * (HOP * STRIDE / SAMPLE_RATE)
+        pooled, sequence = self.pool(tokens, mask.to(device), times.expand(len(tokens), -1))
         return Encoded(pooled, sequence, nested(pooled, self.widths))

@@ -91,7 +91,7 @@ def _rows_with_both(
 ) -> torch.Tensor | None:
     if present is None or (first not in present and second not in present):
         return None
-    everything = torch.ones(batch, dtype=torch.bool)
+    everything = torch.ones(batch, dtype=torch.bool, device=next(iter(present.values())).device)
     return torch.nonzero(present.get(first, everything) & present.get(second, everything)).squeeze(1)
 
 

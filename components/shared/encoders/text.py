@@ -76,7 +76,7 @@ class TextEncoder(nn.Module):
         """Texts -> Encoded; `sequence` is (B, L, D) with zeros at padding."""
         batch = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+        ).to(self.projector[0].weight.device)
         mask = batch["attention_mask"].bool()
         hidden = self.tower(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
         sequence = self.projector(hidden).masked_fill(~mask[..., None], 0.0)

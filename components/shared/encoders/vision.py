@@ -63,9 +63,14 @@ class VisionEncoder(nn.Module):
             heads=config.perceiver_heads,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; inputs are brought there."""
+        return self.tower.device
+
     def frame_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) -> (N, K, width): K = 1, or 1 + patches; width = hidden, or times patches where merged."""
-        out = self.tower(pixel_values=pixels)
+        out = self.tower(pixel_values=pixels.to(self.device))
         first, patches = out.pooler_output[:, None], out.last_hidden_state[:, 1:]
         if self.tokens == "mean":
             return patches.mean(dim=1, keepdim=True)
@@ -75,7 +80,7 @@ class VisionEncoder(nn.Module):
 
     def frames(self, features: torch.Tensor) -> Encoded:
         """Single frames: features (N, K, width) -> embeddings of the class token, no pooling over time."""
-        sequence = self.projector(features)
+        sequence = self.projector(features.to(self.device))
         return Encoded(sequence[:, 0], sequence, nested(sequence[:, 0], self.widths))
 
     def clip(self, features: torch.Tensor, times_s: torch.Tensor, mask: torch.Tensor | None = None) -> Encoded:
@@ -88,9 +93,9 @@ class VisionEncoder(nn.Module):
         """
         tokens_a_frame = features.shape[2]
         spread = lambda x: x[..., None].expand(-1, -1, tokens_a_frame).flatten(1)
-        pooled, sequence = self.pool(
-            self.projector(features).flatten(1, 2), None if mask is None else spread(mask), spread(times_s)
-        )
+        media = self.projector(features.to(self.device)).flatten(1, 2)
+        real = None if mask is None else spread(mask.to(self.device))
+        pooled, sequence = self.pool(media, real, spread(times_s.to(self.device)))
         return Encoded(pooled, sequence, nested(pooled, self.widths))
 
     def forward(self, pixels: torch.Tensor, times_s: torch.Tensor, mask: torch.Tensor | None = None) -> Encoded:
