@@ -74,8 +74,9 @@ def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: l
     if recording.kind == "frames":
         listed = list_frames(path)
         near = [min(listed, key=lambda item: abs(item[1] - t))[0] for t in times_s]
-        return [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in near]
-    pictures: list[np.ndarray] = []
+        pictures = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in near]
+        return [np.asarray(cv2.cvtColor(p, cv2.COLOR_BGR2RGB)) for p in pictures if p is not None]
+    taken: list[np.ndarray] = []
     last: av.VideoFrame | None = None
     with av.open(str(path)) as container:
         first_s: float | None = None
@@ -83,10 +84,10 @@ def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: l
             time_s = float(frame.time or 0.0)
             first_s = time_s if first_s is None else first_s
             last = frame
-            while len(pictures) < len(times_s) and time_s - first_s >= times_s[len(pictures)] - 1e-6:
-                pictures.append(frame.to_ndarray(format="rgb24"))
-            if len(pictures) == len(times_s):
+            while len(taken) < len(times_s) and time_s - first_s >= times_s[len(taken)] - 1e-6:
+                taken.append(frame.to_ndarray(format="rgb24"))
+            if len(taken) == len(times_s):
                 break
     if last is not None:
-        pictures += [last.to_ndarray(format="rgb24")] * (len(times_s) - len(pictures))
-    return pictures
+        taken += [last.to_ndarray(format="rgb24")] * (len(times_s) - len(taken))
+    return taken

@@ -106,8 +106,8 @@ def _refuse_bad(config: RecordingsConfig, gathered: Gathered) -> None:
     share = gathered.bad / (gathered.bad + len(gathered.recordings))
     if share > config.max_bad_share:
         raise InputError(
-            f"{gathered.bad} of {gathered.bad + len(gathered.recordings)} recordings cannot be used ({share:.0%}; allowed"
-            f" are {config.max_bad_share:.0%}): {reasons}.",
+            f"{gathered.bad} of {gathered.bad + len(gathered.recordings)} recordings cannot be used, "
+            f"{share:.0%} (allowed are {config.max_bad_share:.0%}): {reasons}.",
             remedy="Repair them, or raise recordings.max_bad_share.",
         )
 

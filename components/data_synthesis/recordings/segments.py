@@ -75,7 +75,7 @@ def read_segments(config: RecordingsConfig, artifact: Path) -> tuple[Gathered, b
         if not any(_find(folder, video) == path for video in videos.values()):
             gathered.skip(path.relative_to(folder).as_posix(), f"the video has no row in {CSV}")
     by_person = bool(found) and all(video.subject for video, _, _ in found)
-    sides = _sides(config, folder, [video for video, _, _ in found], by_person)
+    sides = {} if not found else _sides(config, folder, [video for video, _, _ in found], by_person)
     names = [_identifier(video.name) for video, _, _ in found]
     for (video, path, facts), name in zip(found, names):
         side = sides[video.name]

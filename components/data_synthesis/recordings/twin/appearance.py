@@ -116,7 +116,7 @@ def _near(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
 
 
 def _palette(rng: np.random.Generator, variety: float) -> dict[str, Colour]:
-    """Colours before light. Surroundings are muted and differ most; what the work is about keeps its family of colour."""
+    """Colours before light. Surroundings are muted; what the work is about keeps its family of colour."""
     gloved = rng.random() < 0.2 * variety
     skin = (_GLOVES if gloved else _SKINS)[int(rng.integers(len(_GLOVES) if gloved else len(_SKINS))) if variety else 0]
     carton = _CARTONS[int(rng.integers(len(_CARTONS))) if variety else 0]

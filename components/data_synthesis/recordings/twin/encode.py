@@ -63,7 +63,7 @@ class Mp4:
 
     def picture(self, bgr: np.ndarray, noise: np.ndarray | None = None) -> None:
         """Encode one frame, uint8 BGR (height, width, 3); `noise` (height, width) uint8 is added to its luma."""
-        planes = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420)
+        planes = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420), np.uint8)
         if noise is not None:
             luma = planes[: self._config.height]
             cv2.add(luma, noise, luma)

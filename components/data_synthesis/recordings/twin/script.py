@@ -103,29 +103,35 @@ def write_script(config: TwinSection, rng: np.random.Generator, *, length_s: flo
         length_s: Length of the recording.
         pace: This person's factor on all durations.
     """
-    lead_s = round(float(rng.uniform(0, 12 * 5 * config.duration_scale * pace)) * config.fps) / config.fps
+    fps = config.fps
+    lead = round(float(rng.uniform(0, 12 * 5 * config.duration_scale * pace)) * fps)
     steps: list[Step] = []
-    operation, clock, order, state = 100, -lead_s, int(rng.integers(1, 15)), BenchState()
-    while clock < length_s:
-        end = clock + _duration_s(config, rng, operation, pace)
-        steps.append(Step(operation, clock, end, order, state, float(rng.random())))
-        state, clock = after(operation, state), end
-        if rng.random() < config.null_probability:
-            end = clock + _duration_s(config, rng, NULL_ID, pace)
-            steps.append(Step(NULL_ID, clock, end, order, state, float(rng.random())))
-            clock = end
+    operation, clock, order, state, length = 100, -lead, int(rng.integers(1, 15)), BenchState(), round(length_s * fps)
+
+    def add(operation: int) -> None:
+        nonlocal clock
+        end = clock + _duration_frames(config, rng, operation, pace)
+        if end > 0:
+            start_s, end_s = max(clock, 0) / fps, min(end, length) / fps
+            steps.append(Step(operation, start_s, end_s, order, state, float(rng.random())))
+        clock = end
+
+    while clock < length:
+        add(operation)
+        state = after(operation, state)
+        if clock < length and rng.random() < config.null_probability:
+            add(NULL_ID)
         following = _successor(config, rng, operation)
         if operation in _ENDS_ORDER and following in _STARTS_ORDER:
             order, state = order + 1, BenchState()
         operation = following
-    inside = [step for step in steps if step.end_s > 0.04 and step.start_s < length_s - 0.04]
-    return [replace(s, start_s=max(s.start_s, 0.0), end_s=min(s.end_s, length_s)) for s in inside]
+    return steps
 
 
-def _duration_s(config: TwinSection, rng: np.random.Generator, operation: int, pace: float) -> float:
+def _duration_frames(config: TwinSection, rng: np.random.Generator, operation: int, pace: float) -> int:
     factor = config.duration_factors.get(operation, 1.0)
     draw = TYPICAL_S[operation] * config.duration_scale * pace * factor * rng.uniform(*config.duration_spread)
-    return max(0.2, round(float(draw) * config.fps) / config.fps)
+    return max(round(0.2 * config.fps), round(float(draw) * config.fps), 1)
 
 
 def _successor(config: TwinSection, rng: np.random.Generator, operation: int) -> int:
