@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, PixelisError
 from components.shared.runtime.logs import configure_logging
@@ -49,6 +50,7 @@ def serve(config: TtrlConfig, model: Path | None, state: Path | None) -> int:
     port = listener.getsockname()[1]
     if gatekeeper.is_open:
         log.warning("no keys_file: the service is open to every process of this machine (loopback only)")
+    stopping = Stopping()
     try:
         service.start()
         write_record(state, host=config.host, port=port, model=model)
@@ -66,9 +68,8 @@ def serve(config: TtrlConfig, model: Path | None, state: Path | None) -> int:
             )
         )
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        # uvicorn raises the signal again once it has shut down: without a handler of ours nothing below would run
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        stopping.server = server
+        server.should_exit = stopping.is_set()
         server.run(sockets=[listener])
     finally:
         remove_record(state)
@@ -76,6 +77,28 @@ def serve(config: TtrlConfig, model: Path | None, state: Path | None) -> int:
         listener.close()
     log.info("stopped")
     return 0
+
+
+class Stopping:
+    """What SIGTERM and Ctrl-C do, from the first moment on.
+
+    uvicorn raises a signal again once it has shut down: without a handler of ours nothing after it would run.
+    """
+
+    def __init__(self) -> None:
+        self.server: Any = None
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self._asked = True
+        if self.server is not None:
+            self.server.should_exit = True
+
+    def is_set(self) -> bool:
+        """Whether the process was asked to stop."""
+        return self._asked
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import httpx
 from components.shared.runtime.artifacts import read_json, write_json
 from components.shared.runtime.errors import StepError
 from components.shared.runtime.report import Report
+from components.shared.samples import read_clips, read_questions
+from components.ttrl.client import ask_clip
 from components.ttrl.config import TtrlConfig
 from components.ttrl.control import RECORD, default_state_dir
 from components.ttrl.launcher import Launcher, LocalLauncher, Running
@@ -110,23 +111,13 @@ def smoke_test(url: str, model: Path, *, timeout_s: float) -> tuple[dict[str, An
     Returns:
         (answer, seconds).
     """
-    from components.shared.samples import read_clips, read_questions
-
     canary = model / "canary"
     question = next(iter(read_questions(canary, "canary")))
     clip = next(c for c in read_clips(canary, "canary") if c.meta.clip_id == question.clip_id)
     started = time.monotonic()
-    answer = httpx.post(
-        f"{url}/predict",
-        data={"question": question.text, "times_s": json.dumps(list(clip.meta.frame_times_s)), "store": "false"},
-        files=[("image", (f"{n}.jpg", jpeg, "image/jpeg")) for n, jpeg in enumerate(clip.source_jpegs)],
-        headers={"Authorization": f"Bearer {key}"} if (key := os.environ.get("PIXELIS_API_KEY")) else {},
-        timeout=timeout_s,
-        trust_env=False,
-    )
-    if answer.status_code != 200:
-        raise StepError(f"the smoke test of {url}/predict answered {answer.status_code}: {answer.text[:300]}")
-    return answer.json(), time.monotonic() - started
+    with httpx.Client(trust_env=False) as client:
+        answer = ask_clip(client, url, clip, question.text, store=False, timeout_s=timeout_s)
+    return answer, time.monotonic() - started
 
 
 def _text(service: dict[str, Any], answer: dict[str, Any], ready_s: float, seconds: float) -> str:
