@@ -62,7 +62,8 @@ class Operation:
         run: (arguments, frames) -> result; raises OperationFault for a call it cannot serve.
         example: Arguments of a right call, shown where a policy's were wrong.
         version: Part of the cache key: change it when results change.
-        frames_used: Which frames a call touches, for the cache key; None where results are not worth caching.
+        frames_used: Which frames a call touches (for the cache's key and for the pool); None where any may be.
+        cacheable: Whether results are worth more than hashing the frames they come from.
         isolate: Run in a thread of its own under the time limit (False only for code bounded by construction).
     """
 
@@ -73,6 +74,7 @@ class Operation:
     example: dict[str, Any] = field(default_factory=dict)
     version: str = "1"
     frames_used: Callable[[Any, int], Iterable[int]] | None = None
+    cacheable: bool = True
     isolate: bool = True
 
     def schema(self) -> dict[str, Any]:
@@ -141,8 +143,7 @@ class Registry:
         """
         start = time.perf_counter()
         try:
-            item = self._find(name)
-            typed = self._validate(item, arguments)
+            item, typed = self.check(name, arguments)
             view = Frames(frames, self.config.max_frame_pixels)
             result = self._cached(item, typed, view)
         except OperationFault as fault:
@@ -154,6 +155,15 @@ class Registry:
             with self._lock:
                 self.faults[str(name)[:80], result.error.code] += 1
         return replace(result, seconds=0.0 if result.cached else time.perf_counter() - start)
+
+    def get(self, name: str) -> Operation:
+        """The operation of a name; raises OperationFault where there is none."""
+        return self._find(name)
+
+    def check(self, name: Any, arguments: Any) -> tuple[Operation, Arguments]:
+        """The operation and its validated arguments; raises OperationFault where either is wrong."""
+        item = self._find(name)
+        return item, self._validate(item, arguments)
 
     def execute_many(self, calls: Iterable[tuple[Any, Any]], frames: Any) -> list[OperationResult]:
         """Run the calls of one answer in order; those beyond `max_calls` fail unexecuted."""
@@ -196,7 +206,7 @@ class Registry:
             raise OperationFault("invalid_arguments", f"{type(error).__name__}: {error}"[:200], _usage(item)) from None
 
     def _cached(self, item: Operation, arguments: Arguments, frames: Frames) -> OperationResult:
-        if item.frames_used is None or not self.config.cache_bytes:
+        if item.frames_used is None or not item.cacheable or not self.config.cache_bytes:
             return self._limited(item, arguments, frames)
         digest = hashlib.sha256(f"{item.name}\0{item.version}\0{len(frames)}\0".encode())
         digest.update(canonical_json(arguments.model_dump(mode="json")).encode())

@@ -32,8 +32,8 @@ SCALE_DAMPING = 0.985
 """Factor on the responses of the scales other than 1."""
 BINS = 16
 REGULARISER = 1e-3
-LEARN_ABOVE = 0.3
-LOST_BELOW = 0.18
+LEARN_ABOVE = 0.15
+LOST_BELOW = 0.08
 
 FloatBox = tuple[float, float, float, float]
 
@@ -97,7 +97,7 @@ class CorrelationTracker:
         self.x = float(np.clip(self.x + (column - self._cells[0] // 2) * step, 0, width - 1))
         self.y = float(np.clip(self.y + (row - self._cells[1] // 2) * step, 0, height - 1))
         self._scale = float(np.clip(self._scale * factor, 0.2, 5.0))
-        confidence = float(np.clip((sharp - 3.0) / 9.0, 0.0, 1.0))
+        confidence = float(np.clip((sharp - 4.5) / 10.0, 0.0, 1.0))
         if confidence > LEARN_ABOVE:
             patch = self._patch(frame, 1.0)
             self._learn_filter(patch, FILTER_RATE)

@@ -123,5 +123,7 @@ def zoom_in(config: OperationsConfig) -> Operation:
         ZoomInArguments,
         run,
         example={"frame": 8, "box": [250, 0, 500, 250]},
+        frames_used=lambda arguments, num_frames: (arguments.frame,),
+        cacheable=False,
         isolate=False,
     )

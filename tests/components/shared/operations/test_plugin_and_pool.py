@@ -1,0 +1,113 @@
+"""A plugin in a package of its own is found and used; the pool survives whatever it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.shared.operations import OperationsConfig, default_registry
+from components.shared.operations.command import list_rows
+from components.shared.operations.pool import OperationPool
+
+FRAME = np.full((60, 80, 3), (10, 200, 30), np.uint8)
+SOURCE = """
+import os, time
+from components.shared.operations import OperationResult, operation
+from components.shared.operations.arguments import Arguments, FrameIndex
+
+class FrameOnly(Arguments):
+    frame: FrameIndex
+
+def one(arguments, num_frames):
+    return (arguments.frame,)
+
+@operation("MEAN_GREEN", "The mean of the green channel.", FrameOnly, example={"frame": 0}, frames_used=one)
+def mean_green(arguments, frames):
+    value = float(frames[arguments.frame][..., 1].mean())
+    return OperationResult(True, f"{value:.0f}", data={"pid": os.getpid()})
+
+@operation("HANG", "Never ends.", FrameOnly, example={"frame": 0}, frames_used=one, isolate=False)
+def hang(arguments, frames):
+    time.sleep(600)
+
+@operation("DIE", "Ends the process.", FrameOnly, example={"frame": 0}, frames_used=one)
+def die(arguments, frames):
+    os._exit(7)
+
+@operation("EAT", "Takes all memory.", FrameOnly, example={"frame": 0}, frames_used=one)
+def eat(arguments, frames):
+    return OperationResult(True, str(len(bytearray(64 * 2**30))))
+
+def make(config):
+    return operation("CONFIGURED", f"limit {config.time_limit_s}", FrameOnly, example={"frame": 0})(mean_green.run)
+
+broken = 7
+"""
+ENTRY_POINTS = """[pixelis.operations]
+mean_green = pixelis_green:mean_green
+hang = pixelis_green:hang
+die = pixelis_green:die
+eat = pixelis_green:eat
+configured = pixelis_green:make
+broken = pixelis_green:broken
+absent = pixelis_green:does_not_exist
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed distribution `pixelis-green`."""
+    (tmp_path / "pixelis_green.py").write_text(SOURCE)
+    info = tmp_path / "pixelis_green-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pixelis-green\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    import sys
+
+    sys.modules.pop("pixelis_green", None)
+
+
+@pytest.mark.usefixtures("plugin")
+class TestPlugin:
+    def test_it_is_found_listed_and_used_beside_the_built_in_ones(self) -> None:
+        registry = default_registry(OperationsConfig(time_limit_s=3))
+        assert {"MEAN_GREEN", "CONFIGURED", "ZOOM_IN"} <= set(registry.names())
+        assert registry.execute("MEAN_GREEN", {"frame": 0}, [FRAME]).text == "200"
+        rows = {row.name: row for row in list_rows(registry)}
+        assert rows["MEAN_GREEN"].source == "plugin pixelis_green" and rows["ZOOM_IN"].source == "built in"
+        assert rows["CONFIGURED"].description == "limit 3.0"
+
+    def test_broken_entry_points_are_left_out_and_recorded(self) -> None:
+        registry = default_registry()
+        assert registry.faults["broken", "unavailable"] == 1 and registry.faults["absent", "unavailable"] == 1
+
+    def test_the_pool_outlives_hanging_dying_and_greedy_operations(self) -> None:
+        calls = [
+            ("MEAN_GREEN", {"frame": 0}, [FRAME]),
+            ("DIE", {"frame": 0}, [FRAME]),
+            ("EAT", {"frame": 0}, [FRAME]),
+            ("HANG", {"frame": 0}, [FRAME]),
+            ("MEAN_GREEN", {"frame": 1}, [FRAME, FRAME // 2]),
+            ("NO_SUCH", {}, [FRAME]),
+            ("MEAN_GREEN", {"frame": 5}, [FRAME]),
+            ("ZOOM_IN", {"frame": 0, "box": [0, 0, 1000, 1000]}, [FRAME]),
+        ]
+        with OperationPool(OperationsConfig(time_limit_s=0.5), workers=1, memory_bytes=8 * 2**30) as pool:
+            results = pool.map(calls)
+        codes = [result.error.code if result.error else "ok" for result in results]
+        assert codes == ["ok", "internal", "internal", "timeout", "ok", "unknown_operation", "frame_out_of_range", "ok"]
+        assert "exit code 7" in results[1].text and "MemoryError" in results[2].text
+        assert results[4].text == "100" and np.array_equal(results[7].image, FRAME)  # type: ignore[arg-type]
+
+
+def test_two_workers_give_ordered_results() -> None:
+    frames = [np.full((40, 40, 3), value, np.uint8) for value in range(12)]
+    calls = [("ZOOM_IN", {"frame": index, "box": [0, 0, 1000, 1000]}, frames) for index in range(12)]
+    with OperationPool(OperationsConfig(), workers=2) as pool:
+        results = pool.map(calls)
+    assert [int(result.image[0, 0, 0]) for result in results] == list(range(12))  # type: ignore[index]
