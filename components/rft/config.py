@@ -96,8 +96,10 @@ class RftConfig(StepSection):
     """Validation questions a kind, asked before and after, greedily and sampled."""
     max_operation_drop: float = Field(0.02, ge=0, le=1)
     """The reinforced policy is not chosen where greedy accuracy on operation questions falls by more than this."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs; `auto` takes the GPU where there is one."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """Where the policy runs."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Of the frozen base; none takes what the device does well."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     """Of the frozen base (bitsandbytes)."""
     checkpoint_every: int = Field(10, ge=1, le=100_000)

@@ -83,7 +83,7 @@ def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Repo
     train, validation = (read_questions(inputs.trajectories, split) for split in ("train", "validation"))
     schedule = plan(train, num_groups=config.num_groups, closeup_share=config.closeup_share, seed=config.seed)
     policy = load_policy(
-        inputs.base, inputs.adapter, device=pick_device(config.device), quantisation=config.quantisation
+        inputs.base, inputs.adapter, device=config.device, dtype=config.dtype, quantisation=config.quantisation
     )
     labels = policy.description.labels
     asked = [q for kind in KINDS for q in sample_questions(validation, kind, config.num_validation, config.seed)]
@@ -171,13 +171,6 @@ def build_orchestrator(config: RftConfig, questions: Sequence[Question], novelty
     given = {reward.name: getattr(config.rewards, reward.name) for reward in rewards}
     weights = {name: Weight(weight.start, weight.end) for name, weight in given.items()}
     return Orchestrator(rewards, weights, adaptive=config.rewards.adaptive)
-
-
-def pick_device(wanted: str) -> str:
-    """The device asked for; `auto` is the GPU where there is one."""
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
 def build_novelty(config: RftConfig, encoder: Path) -> Novelty | None:
