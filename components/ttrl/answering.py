@@ -57,7 +57,7 @@ class Replies:
         ModelNotReadyError: no usable model there.
     """
 
-    def __init__(self, service: Service, folder: Path | None) -> None:
+    def __init__(self, service: Service, folder: Path) -> None:
         from components.ttrl.engine import Engine
 
         self._service = service
@@ -67,7 +67,6 @@ class Replies:
 
             torch.set_num_threads(config.threads)
         self.engine = Engine(folder, config)
-        assert folder is not None
         model = self.engine.model
         self.read_only = False
         self._counter = threading.Lock()

@@ -58,7 +58,7 @@ class Outcome:
 class Engine:
     """The serving policy and its encoder."""
 
-    def __init__(self, folder: Path | None, config: TtrlConfig) -> None:
+    def __init__(self, folder: Path, config: TtrlConfig) -> None:
         self.config = config
         self.model: PromotedModel = load_promoted(folder, config)
         self.adapter_digest = self.model.anchor_digest

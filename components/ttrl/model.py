@@ -101,17 +101,12 @@ class JpegFrames(Sequence[np.ndarray]):
         return decode_jpeg(self._jpegs[range(len(self))[index]])
 
 
-def load_promoted(folder: Path | None, config: TtrlConfig) -> PromotedModel:
+def load_promoted(folder: Path, config: TtrlConfig) -> PromotedModel:
     """Load a promoted model.
 
     Raises:
-        ModelNotReadyError: no folder, or one that is incomplete or damaged.
+        ModelNotReadyError: a folder that is incomplete or damaged.
     """
-    if folder is None or not (folder / "promotion.json").is_file():
-        raise ModelNotReadyError(
-            f"{folder or 'no folder given'}: holds no promoted model (promotion.json), so nothing can be answered.",
-            remedy="Start the service with --model DIR of the promotion step's output.",
-        )
     try:
         facts = read_json(folder / "promotion.json")
         clip = next(iter(read_clip_metas(folder / CANARY, CANARY)), None)

@@ -39,6 +39,7 @@ TUNABLE = frozenset(
 )  # fmt: skip
 """Settings that may be changed while the service runs."""
 SHOWN_UPDATES = 50
+PROMOTION = "promotion.json"
 
 
 class Service:
@@ -91,6 +92,11 @@ class Service:
     def _load(self) -> None:
         started = time.monotonic()
         try:
+            if self._model is None or not (self._model / PROMOTION).is_file():  # known before torch is imported
+                raise ModelNotReadyError(
+                    f"{self._model or 'no folder given'}: holds no promoted model ({PROMOTION}).",
+                    remedy="Start the service with --model DIR of the promotion step's output.",
+                )
             replies = Replies(self, self._model)
         except PixelisError as error:
             self._reason, self.has_failed = str(error), True

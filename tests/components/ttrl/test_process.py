@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -21,6 +22,7 @@ def test_without_a_model_the_service_says_503(serve, tmp_path):
     for _ in range(50):
         if ready.json()["failed"]:
             break
+        time.sleep(0.1)
         ready = get("/readyz")
     assert ready.status_code == 503
     assert "no promoted model" in ready.json()["reason"]
