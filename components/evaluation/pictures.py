@@ -223,21 +223,34 @@ def failures(windows: Sequence[Window], said: Sequence[Said], count: int, path: 
     if not wrong or count == 0:
         return 0
     chosen = [wrong[i] for i in dict.fromkeys(np.linspace(0, len(wrong) - 1, min(count, len(wrong))).astype(int))]
-    num_frames = 6
-    figure = Figure(figsize=(12.5, 1.62 * len(chosen)), layout="constrained")
-    grid = figure.subplots(len(chosen), num_frames + 1, squeeze=False, width_ratios=[1] * num_frames + [2.3])
-    for row, (window, answer) in zip(grid, chosen, strict=True):
-        times = window.meta.frame_times_s
-        for axis, index in zip(row, np.linspace(0, len(times) - 1, num_frames).astype(int), strict=False):
-            axis.imshow(window.clip.source_frame(int(index)))
-            axis.set_title(f"{times[index]:.1f} s", fontsize=7.5, pad=2)
-            axis.set_axis_off()
-        row[-1].set_axis_off()
-        row[-1].text(
-            0.0, 0.95, failure_text(window, answer), va="top", fontsize=8, linespacing=1.35, transform=row[-1].transAxes
+    figure = Figure(figsize=(12.5, 1.5 * len(chosen)))
+    grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=[5.6, 2])
+    for (left, right), (window, answer) in zip(grid, chosen, strict=True):
+        left.imshow(film_strip(window))
+        left.set_axis_off()
+        right.set_axis_off()
+        right.text(
+            0, 0.95, failure_text(window, answer), va="top", fontsize=8, linespacing=1.35, transform=right.transAxes
         )
-    figure.savefig(path, dpi=90)
+    figure.subplots_adjust(left=0.005, right=0.995, top=0.995, bottom=0.005, wspace=0.01, hspace=0.08)
+    figure.savefig(path, dpi=DPI)
     return len(chosen)
+
+
+def film_strip(window: Window, *, num_frames: int = 6, width: int = 200) -> np.ndarray:
+    """Frames of a window side by side, their times written on them: uint8 RGB."""
+    import cv2
+
+    times, pieces = window.meta.frame_times_s, []
+    for index in np.linspace(0, len(times) - 1, num_frames).astype(int):
+        frame = window.clip.source_frame(int(index))
+        frame = cv2.resize(frame, (width, round(frame.shape[0] * width / frame.shape[1])), interpolation=cv2.INTER_AREA)
+        cv2.rectangle(frame, (0, 0), (52, 20), (20, 20, 20), -1)
+        cv2.putText(
+            frame, f"{times[index]:.1f} s", (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
+        )
+        pieces += [frame, np.full((frame.shape[0], 6, 3), 255, np.uint8)]
+    return np.concatenate(pieces[:-1], axis=1)
 
 
 def failure_text(window: Window, said: Said) -> str:

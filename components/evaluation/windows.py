@@ -7,7 +7,7 @@ figures of single windows are taken over `scored` ones only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from components.shared.learning.metrics import UNPARSED, Answer
 from components.shared.policy.answers import validate
-from components.shared.runtime.errors import InputError
+from components.shared.runtime.errors import ArtifactError, InputError
 from components.shared.samples import Clip, ClipMeta, Question, read_clips, read_questions
 from components.shared.work.manifest import Manifest
 
@@ -90,6 +90,7 @@ def read_windows(
 
     Raises:
         InputError: the test split holds no operation question at all.
+        ArtifactError: a question asks about a clip that is not there.
     """
     questions = list(read_questions(trajectories, SPLIT))
     asked = {question.clip_id: question for question in questions if question.kind == "operation"}
@@ -101,11 +102,8 @@ def read_windows(
     text = next(iter(asked.values())).text
     found = sorted(read_clips(clips, SPLIT), key=lambda clip: (clip.meta.recording_id, clip.meta.start_s))
     by_id = {clip.meta.clip_id: clip for clip in found}
-    closeups = [
-        Closeup(question, by_id[question.clip_id])
-        for question in questions
-        if question.kind == "closeup" and question.clip_id in by_id
-    ]
+    check_belong(questions, by_id)
+    closeups = [Closeup(question, by_id[question.clip_id]) for question in questions if question.kind == "closeup"]
     if 0 < limit < len(found):
         found = [found[i] for i in np.linspace(0, len(found) - 1, limit).astype(int)]
     if max_closeups < len(closeups):
@@ -125,6 +123,22 @@ def read_windows(
             )
         windows.append(Window(clip, question, truth_of(clip.meta), scored))
     return windows, closeups
+
+
+def check_belong(questions: Sequence[Question], clips: Mapping[str, Clip]) -> None:
+    """Refuse questions that were not made from these clips: most windows would silently go unscored."""
+    strangers = [
+        question.question_id
+        for question in questions
+        if question.clip_id not in clips
+        or (question.kind == "operation" and question.truth["operation"] != clips[question.clip_id].meta.operation)
+    ]
+    if strangers:
+        raise ArtifactError(
+            f"{len(strangers)} of {len(questions)} test questions do not belong to these clips "
+            f"(first: {strangers[0]}), so no figure would mean anything.",
+            remedy="Use trajectories made from these clips.",
+        )
 
 
 def truth_of(meta: ClipMeta) -> Answer:

@@ -17,7 +17,7 @@ from components.evaluation.gate import decide
 from components.shared.learning.metrics import Answer
 from components.shared.policy.interface import Conversation, Generation, Policy
 from components.shared.policy.prompts import answer_text
-from components.shared.runtime.errors import InputError
+from components.shared.runtime.errors import ArtifactError, InputError
 from components.shared.samples import read_clips, read_index, write_index
 
 CONFIG = EvaluationConfig(
@@ -209,3 +209,13 @@ def test_no_test_questions_is_an_error(run, world, tmp_path):
     (empty / "questions-test.jsonl").write_text("")
     with pytest.raises(InputError, match="no operation questions"):
         run(type(world)(world.recordings, world.clips, empty, world.manifest, world.truths), sft=1, rft=1)
+
+
+def test_questions_of_other_clips_are_refused(run, world, small_world):
+    """Clips and trajectories of two runs mixed up: most windows would silently go unscored."""
+    with pytest.raises(ArtifactError, match="3 of 3 test questions do not belong to these clips"):
+        run(
+            type(world)(world.recordings, world.clips, small_world.trajectories, world.manifest, world.truths),
+            sft=1,
+            rft=1,
+        )
