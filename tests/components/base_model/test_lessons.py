@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from components.base_model.lessons import Lessons, answer_lesson, caption_text, closeup_lesson, random_call
+from components.base_model.material import Example, cell, evidence_cell
+from components.shared.policy.answers import parse_reply
+from components.shared.policy.tokenizer import grid_boxes
+from components.shared.samples.clip import ClipMeta
+from components.shared.samples.trajectory import Question
+
+TIMES = (0.0, 1.25, 2.5, 3.75)
+TRUTH = {"operation": "B", "start_s": 1.2, "end_s": 3.9, "next_operation": None}
+
+
+def ask(kind, truth, **more):
+    return Question(question_id="q", clip_id="c", split="train", kind=kind, text=kind, truth=truth, **more)
+
+
+def example(frame_labels=("A", "B", "B", "B"), *, closeup=True):
+    meta = ClipMeta(
+        clip_id="c", recording_id="r", subject="p", session="s", split="train", window="random", start_s=0,
+        duration_s=5, frame_times_s=TIMES, frame_labels=frame_labels, frame_phases=(0.9, 0.1, 0.4, 0.7),
+        operation="B", segment_s=(1.2, 3.9), next_operation=None, has_boundary=True, sampler="uniform",
+        provenance="synthetic",
+    )  # fmt: skip
+    found = Example(meta, np.zeros((4, 56, 56, 3), np.uint8), ask("operation", TRUTH))
+    if closeup:
+        found.closeup = ask("closeup", {"value": "x"}, choices=("x", "y"), evidence_box=(535, 71, 640, 180))
+        found.crops, found.crop_texts = {2: np.ones((112, 112, 3), np.uint8)}, {2: "frame 2"}
+    return found
+
+
+def test_answers_point_at_sampled_frames():
+    _, answer = answer_lesson(example())
+    assert parse_reply(answer.text).answer == TRUTH | {"start_s": 1.2, "end_s": 3.8}
+
+
+@pytest.mark.parametrize(
+    "labels, text",
+    [
+        (("A", "B", "B", "B"), "A 0.0 0.0, B 1.2 3.8"),
+        (("A", "", "A", "A"), "A 0.0 0.0, A 2.5 3.8"),
+        (("", "", "", ""), ""),
+    ],
+)
+def test_captions_name_every_segment(labels, text):
+    assert caption_text(example(labels)) == text
+
+
+def test_reading_shows_the_right_crop_and_learns_only_the_value():
+    talk = closeup_lesson(example(), "reading", np.random.default_rng(0))
+    roles = [(message.role, message.learn) for message in talk]
+    assert roles == [("user", True), ("assistant", False), ("tool", True), ("assistant", True)]
+    call = parse_reply(talk[1].text).call
+    assert call is not None
+    assert call.arguments == {"frame": 2, "box": [500, 0, 750, 250]}
+    assert talk[2].images[0].min() == 1
+    assert parse_reply(talk[3].text).answer == {"value": "x"}
+
+
+def test_a_closeup_without_a_crop_is_only_asked():
+    bare = example()
+    bare.crops = {}
+    assert [m.role for m in closeup_lesson(bare, "reading", np.random.default_rng(0))] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("box, expected", [((0, 0, 1000, 1000), (2, 2)), ((10, 990, 20, 1000), (0, 3))])
+def test_the_evidence_cell_is_around_its_middle(box, expected):
+    question = ask("closeup", {"value": "x"}, choices=("x",), evidence_box=box)
+    assert evidence_cell(question) == cell(*expected)
+
+
+def test_calls_are_grid_cells_the_tokenizer_knows():
+    rng = np.random.default_rng(0)
+    boxes = {str(random_call(4, rng).arguments["box"]) for _ in range(500)}
+    assert boxes == set(grid_boxes())
+
+
+def test_a_steps_batch_depends_on_seed_and_step_only():
+    examples = [example(), example(closeup=False)]
+    texts = [
+        [message.text for talk in Lessons(examples, 0.3, 0.3, seed).batch(step, 16) for message in talk]
+        for seed, step in ((1, 1), (1, 1), (1, 2), (2, 1))
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+    assert texts[0] != texts[3]
+
+
+def test_without_closeups_none_are_drawn():
+    lessons = Lessons([example(closeup=False)], 0.0, 1.0, 0)
+    assert all("operation" in talk[-1].text for talk in lessons.batch(0, 8))
