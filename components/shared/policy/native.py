@@ -24,6 +24,7 @@ from components.shared.policy.generation import continue_batch
 from components.shared.policy.images import Patching
 from components.shared.policy.interface import Conversation, Generation, Policy
 from components.shared.policy.layout import Encoded, Layout
+from components.shared.policy.packing import pack, packed_logprobs
 from components.shared.policy.tokenizer import TOKENIZER_FILE, TextCodec
 from components.shared.policy.vision import FeatureCache
 from components.shared.runtime.artifacts import sha256_file
@@ -135,6 +136,9 @@ class NativePolicy(Policy):
 
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = [self.layout.encode(conversation) for conversation in conversations]
+        tokens_of = [[self.patching.num_tokens(*image.shape[:2]) for image in row.images] for row in rows]
+        if (packs := pack(rows, tokens_of)) is not None:
+            return packed_logprobs(self, rows, packs)
         logits, where, targets = self.learned_logits(rows)
         chosen = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         logprobs = torch.zeros(where.shape, device=chosen.device).masked_scatter(where, chosen)
