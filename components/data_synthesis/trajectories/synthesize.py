@@ -9,13 +9,15 @@ cached by digest for the same reason); every rejection is counted by reason; tes
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.data_synthesis.trajectories.config import TrajectoriesConfig
 from components.data_synthesis.trajectories.examples import choose, write_examples
@@ -31,6 +33,9 @@ from components.shared.samples.shards import ShardRecord, ShardWriter
 from components.shared.samples.trajectory import Question
 from components.shared.samples.trajectory_shards import encode_json, write_questions
 from components.shared.work.manifest import load_manifest
+
+if TYPE_CHECKING:
+    from components.data_synthesis.trajectories.teacher import Teacher
 
 SPLITS = ("train", "validation", "test", "canary")
 TAUGHT = ("train", "validation")
@@ -63,6 +68,7 @@ class Tally:
     no_question: Counter[str]
     questions: Counter[str]
     values: Counter[str]
+    teacher: Counter[str]
 
 
 def synthesize_trajectories(
@@ -79,23 +85,25 @@ def synthesize_trajectories(
         for split in SPLITS
         for shard in index.shards.get(split, ())
     ]
-    tally = Tally(Counter(), Counter(), Counter(), Counter(), Counter(), Counter())
+    tally = Tally(*(Counter() for _ in fields(Tally)))
     writers = {split: ShardWriter(outputs.trajectories, split) for split in TAUGHT}
     questions: dict[str, list[Question]] = {split: [] for split in SPLITS}
     duplicates = {split: DuplicateFilter(config.duplicate_bits) for split in TAUGHT}
     shown: list[Made] = []
     progress = Progress(len(jobs), "writing trajectories", unit="shards")
-    for outcome in outcomes(jobs, config.workers or cpu_threads()):
-        count(tally, outcome)
-        questions[outcome.split] += outcome.questions
-        kept = [made for made in outcome.made if not is_duplicate(made, duplicates[outcome.split], tally)]
-        for made in taught(kept, config):
-            write(writers[outcome.split], made)
-            tally.kept[f"{outcome.split} {made.trajectory.question.kind} {made.trajectory.kind}"] += 1
-            tally.kept[f"{outcome.split} stage {made.trajectory.stage}"] += 1
-        if outcome.split == "train":
-            shown += choose(kept, config.num_examples)
-        progress.advance()
+    with teacher_of(config) as teacher:
+        for outcome in outcomes(jobs, config.workers or cpu_threads()):
+            count(tally, outcome)
+            questions[outcome.split] += outcome.questions
+            kept = [made for made in outcome.made if not is_duplicate(made, duplicates[outcome.split], tally)]
+            for made in taught(kept, teacher):
+                write(writers[outcome.split], made)
+                tally.kept[f"{outcome.split} {made.trajectory.question.kind} {made.trajectory.kind}"] += 1
+                tally.kept[f"{outcome.split} stage {made.trajectory.stage}"] += 1
+            if outcome.split == "train":
+                shown += choose(kept, config.num_examples)
+            progress.advance()
+        tally.teacher.update(teacher.counts if teacher else {})
     shards = {split: writer.close() for split, writer in writers.items()}
     if not sum(record.count for record in shards["train"]):
         raise InputError(
@@ -144,13 +152,26 @@ def is_duplicate(made: Made, seen: DuplicateFilter, tally: Tally) -> bool:
     return False
 
 
-def taught(kept: list[Made], config: TrajectoriesConfig) -> list[Made]:
-    """Let the teacher write the thoughts where one is configured."""
+@contextlib.contextmanager
+def teacher_of(config: TrajectoriesConfig) -> Iterator[Teacher | None]:
+    """The teacher where one is configured."""
     if not config.teacher.url:
-        return kept
-    from components.data_synthesis.trajectories.teacher import write_thoughts
+        yield None
+        return
+    from components.data_synthesis.trajectories.teacher import Teacher
 
-    written = write_thoughts([made.trajectory for made in kept], config.teacher)
+    teacher = Teacher(config.teacher)
+    try:
+        yield teacher
+    finally:
+        teacher.close()
+
+
+def taught(kept: list[Made], teacher: Teacher | None) -> list[Made]:
+    """Let the teacher write the thoughts where there is one."""
+    if teacher is None:
+        return kept
+    written = teacher.write([made.trajectory for made in kept])
     return [replace(made, trajectory=trajectory) for made, trajectory in zip(kept, written, strict=True)]
 
 
@@ -183,6 +204,7 @@ def write_the_index(
         "rejected": dict(sorted(tally.rejected.items())),
         "questions": dict(sorted(tally.questions.items())),
         "no_question": dict(sorted(tally.no_question.items())),
+        "teacher": dict(sorted(tally.teacher.items())),
     }
     write_index(
         root, ShardIndex(kind="trajectories", provenance=clips.provenance, shards=shards, files=files, facts=facts)
@@ -212,6 +234,8 @@ def make_report(
     lines += [f"  {name}: {number}" for name, number in sorted(tally.rejected.items())] or ["  none"]
     lines += ["", "Clips without a question:"]
     lines += [f"  {name}: {number}" for name, number in sorted(tally.no_question.items())] or ["  none"]
+    if tally.teacher:
+        lines += ["", "Teacher's answers:"] + [f"  {name}: {number}" for name, number in sorted(tally.teacher.items())]
     return Report(
         metrics=metrics,
         provenance="real" if provenance == "real" else "synthetic",
