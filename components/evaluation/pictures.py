@@ -223,7 +223,7 @@ def failures(windows: Sequence[Window], said: Sequence[Said], count: int, path: 
     if not wrong or count == 0:
         return 0
     chosen = [wrong[i] for i in dict.fromkeys(np.linspace(0, len(wrong) - 1, min(count, len(wrong))).astype(int))]
-    figure = Figure(figsize=(12.5, 1.5 * len(chosen)))
+    figure = Figure(figsize=(12.5, 1.42 * len(chosen)))
     grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=[5.6, 2])
     for (left, right), (window, answer) in zip(grid, chosen, strict=True):
         left.imshow(film_strip(window))
@@ -261,8 +261,8 @@ def failure_text(window: Window, said: Said) -> str:
         lines.append(f"said: {sentence(answer)}")
         lines.append(f"tIoU {temporal_iou(truth.segment_s, answer.segment_s):.2f}, probability {said.confidence:.2f}")
     else:
-        lines.append(f"unreadable: {said.text[:80]!r}")
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, 46, subsequent_indent="   "))
+        lines.append(f"unreadable: {said.text[:60]!r}")
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, 42, subsequent_indent="   "))
 
 
 def sentence(answer: Any) -> str:

@@ -28,7 +28,7 @@ class VisionShape(Section):
     """Side of a patch (pixels)."""
     hidden: int = Field(128, ge=16, le=1024)
     """Width of the tiny tower."""
-    layers: int = Field(4, ge=1, le=24)
+    layers: int = Field(2, ge=1, le=24)
     """Depth of the tiny tower."""
     heads: int = Field(4, ge=1, le=16)
     """Attention heads of the tiny tower."""

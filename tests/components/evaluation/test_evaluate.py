@@ -70,9 +70,12 @@ class Scripted(Policy):
     def load_adapter(self, directory: Path) -> str:
         found = json.loads((directory / "skill.json").read_text())
         self.skill, self.looks = found["skill"], found["looks"]
-        return "digest"
+        return self.digest
 
-    digest = "0" * 64
+    @property
+    def digest(self) -> str:
+        return f"{self.skill}-{self.looks}"
+
     token_logprobs = trainable_parameters = save_adapter = None
 
 
@@ -192,6 +195,33 @@ def test_three_labels_few_windows_nothing_next_no_closeups(run, small_world):
     assert any("3 scored windows" in reason for reason in gate["reasons"])
     assert "aa1" not in report.metrics or report.metrics["aa1"] >= 0
     assert not (target / "closeups.png").exists() and (target / "report.html").is_file()
+
+
+def test_an_adapter_with_the_same_weights_is_not_asked_again(run, world, monkeypatch):
+    """As where RFT did not help and handed on the SFT adapter."""
+    counts = []
+    for rft in (0.7, 0.8):
+        monkeypatch.setattr(Scripted, "load_adapter", load_without_looking)
+        config = CONFIG.model_copy(update={"max_windows": 30, "max_closeups": 0, "num_latency": 0, "num_failures": 0})
+        policies = []
+        monkeypatch.setattr(Scripted, "__init__", remember(Scripted.__init__, policies))
+        report, _ = run(world, config=config, name=f"rft{rft}", sft=0.7, rft=rft, helped=rft > 0.7)
+        counts.append(policies[0].asked)
+        assert ("rft_oca" in report.metrics) and (rft > 0.7 or report.metrics["rft_oca"] == report.metrics["sft_oca"])
+    assert counts == [30 * 3, 30 * 5]
+
+
+def load_without_looking(policy: Scripted, folder: Path) -> str:
+    policy.skill = json.loads((folder / "skill.json").read_text())["skill"]
+    return policy.digest
+
+
+def remember(original, kept: list):
+    def init(self, world):
+        original(self, world)
+        kept.append(self)
+
+    return init
 
 
 def test_windows_can_be_capped(run, world):
