@@ -102,13 +102,10 @@ class GroupCommit:
             self._executor.shutdown(wait=True)
 
     def _take(self, queue: list[Change]) -> list[Change]:
-        total = 0
-        for count, change in enumerate(queue, 1):
-            total += change.size
-            if total >= self._max_bytes:
-                break
-        else:
-            count = len(queue)
+        total = count = 0
+        while count < len(queue) and total < self._max_bytes:
+            total += queue[count].size
+            count += 1
         batch = queue[:count]
         del queue[:count]
         return batch

@@ -39,7 +39,7 @@ class Disk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Replace `target` by `source` in one step."""
-        os.rename(source, target)
+        os.replace(source, target)
 
     def unlink(self, path: Path) -> None:
         """Delete a file."""

@@ -30,6 +30,7 @@ hold what msgpack can (None, bool, int, float, str, bytes, list, map) and nothin
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ from components.ttrl.buffer.identity import id_of, key_of, new_id
 VERSION = 1
 FIXED = struct.Struct("<16sdddffIIIIBBHIHH")
 VISUAL, TEXT = 1, 2
-_nan = float("nan")
+_nan = math.nan
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -218,5 +219,5 @@ def decode(body: bytes | memoryview, sequence: int) -> Experience:
         question=question, visual=vectors[0], text=vectors[1], id=id_of(key), sequence=sequence, trace_id=trace_id,
         source=source, subject=subject, label=label, created_s=created, updated_s=updated, trajectory=trajectory,
         votes=votes, confidence=confidence, reward=reward, rewards=rewards, frames=digests, retrieval_count=retrieved,
-        success_count=succeeded, priority=None if priority != priority else priority, attributes=attributes,
+        success_count=succeeded, priority=None if math.isnan(priority) else priority, attributes=attributes,
     )  # fmt: skip

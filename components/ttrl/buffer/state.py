@@ -24,6 +24,8 @@ REMOVE = struct.Struct("<16sQBxHxxxx")
 """id, sequence of the record, reason, number of i64 that follow: the segments that still hold a version of it."""
 REASONS = ("removed", "evicted", "expired", "erased")
 BATCH = 4096
+MERGE_AT = 4096
+"""Notes of changed slots nobody has looked at are merged, so that they stay bounded by the number of slots."""
 SEGMENT_SHIFT = 33
 """Of an address: the segment number lies above (adapter `file`)."""
 ABSENT = -1
@@ -53,6 +55,10 @@ class State:
         self.live_bytes = 0
         self.shadow: dict[bytes, set[int]] = {}
         """Segments that hold superseded versions of a live key: what its removal must outlive."""
+        self.version = 0
+        """Grows with every change of what a search can return."""
+        self.fresh: list[np.ndarray] = []
+        """Slots stored since the search last looked."""
         self.touched: list[np.ndarray] = []
         """Slots whose priority changed since the sampler last looked."""
 
@@ -76,6 +82,9 @@ class State:
             self.sequence = max(self.sequence, item.sequence)
         if batch:
             self._put(batch)
+        for slots in (self.touched, self.fresh):
+            if len(slots) > MERGE_AT:
+                slots[:] = [np.unique(np.concatenate(slots))]
 
     def _put(self, batch: Sequence[Found]) -> None:
         rows, dim = self.rows, self.config.dimension
@@ -120,6 +129,8 @@ class State:
             rows.columns[name][slots] = values
         self.live_bytes += sum(sizes)
         self.touched.append(slots)
+        self.fresh.append(slots)
+        self.version += 1
         self.sequence = max(self.sequence, batch[-1].sequence)
 
     @property
@@ -157,6 +168,7 @@ class State:
         self._drop(self.frames_of.pop(slot, ()))
         self.shadow.pop(key, None)
         self.rows.release(key)
+        self.version += 1
         self.touched.append(np.array([slot]))
 
     def holders(self, slot: int) -> list[int]:

@@ -200,7 +200,7 @@ class FileStore:
         """See `Store.bytes_on_disk`."""
         total = sum(os.fstat(s.descriptor).st_blocks * 512 for s in list(self.segments.values()))
         try:
-            return total + os.stat(self.directory / SPARE).st_blocks * 512
+            return total + (self.directory / SPARE).stat().st_blocks * 512
         except FileNotFoundError:
             return total
 

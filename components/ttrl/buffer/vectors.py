@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 16_384
 
 
 def hybrid(
