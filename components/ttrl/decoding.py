@@ -48,6 +48,14 @@ def decode_video(request: Request) -> Result:
         InputError: not a video, damaged, too long, too many pixels, or nothing at `start_s`.
     """
     cv2.setNumThreads(1)
+    try:
+        return _decode_video(request)
+    except InputError as error:  # the path is ours and says nothing to the caller
+        text = error.message.replace(f"{Path(request['path']).name}: ", "the video: ")
+        raise InputError(text, remedy=error.remedy) from None
+
+
+def _decode_video(request: Request) -> Result:
     info = _checked(request)
     length = round(request["window_s"] * FPS)
     limit = round(request["max_duration_s"] * FPS)

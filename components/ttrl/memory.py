@@ -156,7 +156,7 @@ class Memory:
         try:
             with faults():
                 return identity in self._buffer
-        except ValueError:
+        except (ValueError, KeyError):  # not even an id
             return False
 
     def outdated(self) -> list[str]:

@@ -1,22 +1,24 @@
-"""Takes a request's body from the wire into temporary files, in one pass and never more than allowed.
+"""Takes a request's body from the wire into anonymous files, in one pass and never more than allowed.
 
 Role: multipart (`video` or one or more `image` parts, and `question`) or a raw body (`Content-Type: video/...` or
-`image/...`, the question in the query). Parts are written to disk as they arrive.
+`image/...`, the question in the query). Parts are written as they arrive, into memory files (memfd) that the decoder's
+child opens through /proc; where there are none, into named files of the upload folder.
 
 Guarantees: the byte cap holds for what is really sent, whatever Content-Length claims; the files are gone when the
-`with` block ends, whatever happened in it; leftovers of a killed process are removed at the next start.
+`with` block ends, whatever happened in it, and memory files also when the process is killed; named leftovers of a
+killed process are removed at the next start.
 Not guaranteed: that the files are what their content type says; the decoder decides.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -36,21 +38,55 @@ class UploadRefused(InputError):
         self.status = status
 
 
+class MediaFile:
+    """A file that holds one part and is gone when closed; `path` is how the decoder's child opens it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._named: Path | None = None
+        if hasattr(os, "memfd_create"):
+            self._handle = os.memfd_create("upload", os.MFD_CLOEXEC)
+            self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
+        else:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._handle, name = tempfile.mkstemp(prefix="upload-", dir=folder)
+            self._named = self.path = Path(name)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._handle, view) :]
+
+    def close(self) -> None:
+        """Let the bytes go."""
+        os.close(self._handle)
+        if self._named is not None:
+            self._named.unlink(missing_ok=True)
+
+
 @dataclass
 class Upload:
-    """What came: media files on disk and the text fields."""
+    """What came: media files and the text fields."""
 
     videos: list[Path] = field(default_factory=list)
     images: list[Path] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
     num_bytes: int = 0
+    files: list[MediaFile] = field(default_factory=list, repr=False)
+
+    def add(self, folder: Path, *, is_image: bool) -> MediaFile:
+        """A new media file."""
+        made = MediaFile(folder)
+        self.files.append(made)
+        (self.images if is_image else self.videos).append(made.path)
+        return made
 
 
 def sweep(directory: Path) -> int:
     """Remove what a killed process left behind; returns how many uploads."""
     leftovers = list(directory.glob("upload-*")) if directory.is_dir() else []
     for path in leftovers:
-        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
     return len(leftovers)
 
 
@@ -64,15 +100,14 @@ async def received(request: Request, directory: Path, *, max_bytes: int, max_ima
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_big(max_bytes)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=directory))
+    upload = Upload()
     try:
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         kind = kind.lower()
         if kind == b"multipart/form-data":
-            upload = await _multipart(request, folder, options.get(b"boundary", b""), max_bytes, max_images)
+            await _multipart(request, upload, directory, options.get(b"boundary", b""), max_bytes, max_images)
         elif kind.startswith((b"video/", b"image/", b"application/octet-stream")):
-            upload = await _raw(request, folder, max_bytes, is_image=kind.startswith(b"image/"))
+            await _raw(request, upload, directory, max_bytes, is_image=kind.startswith(b"image/"))
         else:
             raise UploadRefused(
                 f"content type {kind.decode(errors='replace') or 'missing'!r} is not taken, so nothing was read.",
@@ -90,7 +125,8 @@ async def received(request: Request, directory: Path, *, max_bytes: int, max_ima
             raise UploadRefused("one video, or images, per request; this one mixes or repeats them.", status=400)
         yield upload
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for file in upload.files:
+            file.close()
 
 
 def too_big(max_bytes: int) -> UploadRefused:
@@ -98,53 +134,49 @@ def too_big(max_bytes: int) -> UploadRefused:
     return UploadRefused(f"the body is larger than {max_bytes} bytes and was not read further.", status=413)
 
 
-async def _raw(request: Request, folder: Path, max_bytes: int, *, is_image: bool) -> Upload:
-    upload = Upload()
-    path = folder / "upload"
-    with open(path, "wb") as file:
-        async for chunk in request.stream():
-            upload.num_bytes += len(chunk)
-            if upload.num_bytes > max_bytes:
-                raise too_big(max_bytes)
+async def _raw(request: Request, upload: Upload, folder: Path, max_bytes: int, *, is_image: bool) -> None:
+    file = None
+    async for chunk in request.stream():
+        upload.num_bytes += len(chunk)
+        if upload.num_bytes > max_bytes:
+            raise too_big(max_bytes)
+        if chunk:
+            file = file or upload.add(folder, is_image=is_image)
             file.write(chunk)
-    if upload.num_bytes:
-        (upload.images if is_image else upload.videos).append(path)
-    return upload
 
 
-async def _multipart(request: Request, folder: Path, boundary: bytes, max_bytes: int, max_images: int) -> Upload:
+async def _multipart(
+    request: Request, upload: Upload, folder: Path, boundary: bytes, max_bytes: int, max_images: int
+) -> None:
     if not boundary:
         raise UploadRefused("multipart without a boundary cannot be read.", status=400)
-    parts = _Parts(folder, max_images)
+    parts = _Parts(upload, folder, max_images)
     parser = MultipartParser(boundary, parts.callbacks())
     try:
         async for chunk in request.stream():
-            parts.upload.num_bytes += len(chunk)
-            if parts.upload.num_bytes > max_bytes:
+            upload.num_bytes += len(chunk)
+            if upload.num_bytes > max_bytes:
                 raise too_big(max_bytes)
             parser.write(chunk)
         parser.finalize()
     except MultipartParseError as error:
         raise UploadRefused(f"the multipart body cannot be parsed ({type(error).__name__}).", status=400) from None
-    finally:
-        parts.close()
     if not parts.ended:
         raise UploadRefused("the multipart body ends before its last boundary.", status=400)
-    return parts.upload
 
 
 class _Parts:
     """The parser's callbacks: each part goes to a file or to a short text field."""
 
-    def __init__(self, folder: Path, max_images: int) -> None:
-        self.upload = Upload()
+    def __init__(self, upload: Upload, folder: Path, max_images: int) -> None:
+        self.upload = upload
         self.ended = False
         self._folder, self._max_images = folder, max_images
         self._name, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
         self._field = ""
         self._text = bytearray()
-        self._file: IO[bytes] | None = None
+        self._file: MediaFile | None = None
 
     def callbacks(self) -> Any:
         """The callback table of python_multipart."""
@@ -155,14 +187,12 @@ class _Parts:
             "on_header_end": self._header_end,
             "on_headers_finished": self._open,
             "on_part_data": self._data,
-            "on_part_end": self.close,
+            "on_part_end": self._close,
             "on_end": self._end,
         }
 
-    def close(self) -> None:
-        """End the part at hand."""
+    def _close(self) -> None:
         if self._file is not None:
-            self._file.close()
             self._file = None
         elif self._field in FIELDS:
             try:
@@ -198,13 +228,11 @@ class _Parts:
         is_image = self._field == "image" or (self._field == "file" and kind.startswith(b"image/"))
         if is_image and len(self.upload.images) >= self._max_images:
             raise UploadRefused(f"more than {self._max_images} images in one request.", status=413)
-        path = self._folder / f"upload-{len(self.upload.images) + len(self.upload.videos)}"
-        (self.upload.images if is_image else self.upload.videos).append(path)
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`, when the part ends
+        self._file = self.upload.add(self._folder, is_image=is_image)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(data[start:end])
+            self._file.write(memoryview(data)[start:end])
         else:
             self._text += data[start:end]
             if len(self._text) > FIELD_LIMIT:

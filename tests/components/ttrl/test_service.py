@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import pytest
@@ -279,7 +280,9 @@ def test_no_user_data_in_the_log_and_no_upload_left(server, clip):
     ask(server, clip, "the secret word is xylophone")
     ask(server, b"broken", "the secret word is xylophone")
     assert "xylophone" not in server.log.read_text()
-    assert not list((server.state / "uploads").iterdir())
+    assert not list((server.state / "uploads").glob("*"))
+    handles = [str(one.readlink()) for one in Path(f"/proc/{server.process.pid}/fd").iterdir() if one.is_symlink()]
+    assert not [name for name in handles if "upload" in name]
 
 
 def test_metrics_are_exposed(server):
@@ -293,7 +296,8 @@ def test_kill_nine_loses_nothing_acknowledged(server, clip, promoted):
     answers = [ask(server, clip).json() for _ in range(3)]
     before = server.client.get("/status").json()
     leftover = server.state / "uploads" / "upload-leftover"
-    leftover.mkdir()
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.touch()
     server.kill()
     again = Server(promoted, server.state, **SETTINGS).ready()
     try:
