@@ -190,7 +190,7 @@ def closeups(measured: Mapping[str, Any], path: Path) -> bool:
         if key == "accuracy":
             chance = next(iter(found.values()))["closeup_greedy"]["chance"]
             axis.axhline(chance, color="#b04030", linestyle="--", linewidth=1.2)
-            axis.text(len(found) - 0.5, chance + 0.012, f"chance {chance:.2f}", color="#b04030", fontsize=8, ha="right")
+            axis.text(-0.46, chance + 0.02, f"chance {chance:.2f}", color="#b04030", fontsize=8, backgroundcolor="white")
         axis.set_xticks(range(len(found)), [TITLES[name] for name in found])
         axis.set_ylim(0, 1.08)
         axis.set_title(f"{title} (dark: greedy, light: sampled)", fontsize=10, loc="left")
