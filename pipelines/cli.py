@@ -75,14 +75,14 @@ def run(
     check_step(until)
     overrides = [*environment_overrides(), *overrides]
     root = local.prepare_root(run_root)
-    request = local.Request(profile=profile, overrides=tuple(overrides), until=until)
-    if not resume:
-        compose(profile, overrides, {})
-    directory, request = local.start_or_resume(root, request, resume)
+    request = local.Request(profile=profile, overrides=tuple(local.absolute_paths(overrides)), until=until)
+    if resume:
+        request = local.earlier_request(root, resume)
     config = compose(request.profile, request.overrides, {})
+    tracking = local.check_tracking(root)
+    local.check_port(config, root)
+    directory = root / resume if resume else local.new_run(root, request)
     with local.owned(directory):
-        tracking = local.check_tracking(root)
-        local.check_port(config, root)
         if resume:
             local.archive_attempt(directory)
         local.export_environment(directory, root, tracking, config)
@@ -128,7 +128,7 @@ def explain(summary: dict, directory: Path, root: Path, state: str) -> None:
     for row in failed:
         err.print(f"\nStep {row['name']} failed: {row['error']}", style="red", highlight=False, markup=False)
         tail = log_tail(directory, row["name"])
-        if tail:
+        if tail and not row["expected"]:
             err.print(f"End of {directory / 'logs' / (row['name'] + '.log')}:\n{tail}", highlight=False, markup=False)
         err.print(row["remedy"], highlight=False, markup=False)
     if failed or summary["status"] == "FAILED":

@@ -75,7 +75,7 @@ class Monitor:
             mark, colour = MARKS[state["status"]]
             progress = state.get("progress")
             if state["status"] == "RUNNING" and progress and progress["total"]:
-                done = ProgressBar(total=progress["total"], completed=progress["done"], width=24)
+                done: ProgressBar | Text = ProgressBar(total=progress["total"], completed=progress["done"], width=24)
                 note = f"{progress['what']} {progress['done']}/{progress['total']} {progress['note']}"
             else:
                 done, note = Text(""), headline(state)

@@ -22,7 +22,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -43,7 +43,6 @@ class Request:
     profile: str = "twin"
     overrides: tuple[str, ...] = ()
     until: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
 
 
 def new_run_id() -> str:
@@ -142,26 +141,40 @@ def owned(directory: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def start_or_resume(root: Path, request: Request, resume: str) -> tuple[Path, Request]:
-    """The run's directory and request: a new one, or that of an earlier run.
+def absolute_paths(overrides: list[str]) -> list[str]:
+    """Overrides with `recordings.path` made absolute, so that a resumed run finds it from any folder."""
+    key = "recordings.path="
+    found = []
+    for item in overrides:
+        path = item.removeprefix(key)
+        local_path = item.startswith(key) and path and "://" not in path
+        found.append(f"{key}{Path(path).expanduser().absolute()}" if local_path else item)
+    return found
+
+
+def new_run(root: Path, request: Request) -> Path:
+    """Make a new run's directory and keep its request there."""
+    directory = root / new_run_id()
+    directory.mkdir(parents=True)
+    write_json(directory / REQUEST, request.__dict__)
+    return directory
+
+
+def earlier_request(root: Path, run: str) -> Request:
+    """What an earlier run was asked to do.
 
     Raises:
-        ConfigError: the run to resume does not exist; names those that do.
+        ConfigError: the run does not exist; names those that do.
     """
-    if not resume:
-        directory = root / new_run_id()
-        directory.mkdir(parents=True)
-        write_json(directory / REQUEST, request.__dict__)
-        return directory, request
-    directory = root / resume
-    if not (directory / REQUEST).is_file():
+    path = root / run / REQUEST
+    if not path.is_file():
         known = sorted(path.parent.name for path in root.glob(f"*/{REQUEST}"))
         raise ConfigError(
-            f"run {resume!r} does not exist under {root}; nothing was run.",
+            f"run {run!r} does not exist under {root}; nothing was run.",
             remedy=f"Choose one of {known[-5:]}." if known else "Start a new run without --resume.",
         )
-    value = read_json(directory / REQUEST)
-    return directory, Request(**value | {"overrides": tuple(value["overrides"])})
+    value = read_json(path)
+    return Request(**value | {"overrides": tuple(value["overrides"])})
 
 
 def archive_attempt(directory: Path) -> None:
@@ -178,6 +191,8 @@ def archive_attempt(directory: Path) -> None:
 
 def export_environment(directory: Path, root: Path, tracking_uri: str, config: Any) -> None:
     """What steps read from their environment; never part of a cache key."""
+    # Idle OpenMP threads must sleep, not spin: two processes that spin on two cores slow each other several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.update(
         PIXELIS_RUN_ID=directory.name,
         PIXELIS_RUN_DIR=str(directory),

@@ -8,7 +8,7 @@ from kfp import dsl
 @dsl.component(base_image="python", install_kfp_package=False)
 def configure(
     profile: str, classes: str, seed: int, source: str, data_uri: str, max_clips: int, deploy: bool, overrides: str
-) -> NamedTuple(
+) -> NamedTuple(  # type: ignore[valid-type]
     "Sections",
     [
         ("recordings", str),

@@ -47,14 +47,14 @@ def resolve_sections(
     except ValidationError as error:
         raise ConfigError(describe(error, "run form"), remedy="Correct the value in the run form.") from error
     for key, destination in DESTINATIONS.items():
-        section, _, name = destination.partition(".")
-        merged[section][name] = getattr(values, key)
-    for name, section in overrides.items():
+        target, _, field = destination.partition(".")
+        merged[target][field] = getattr(values, key)
+    for name, over in overrides.items():
         if name not in merged:
             raise ConfigError(
                 f"overrides.{name}: no such section; nothing was run.", remedy=f"Choose one of {sorted(merged)}."
             )
-        lay_over(merged[name], section)
+        lay_over(merged[name], over)
     run_defaults = profile["run"]
     result = {}
     for name, reference in classes.items():

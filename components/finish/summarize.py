@@ -159,6 +159,7 @@ def describe_step(name: str, found: dict[str, StepRecord], cached: dict[str, Ste
     if row["status"] == "FAILED":
         killed = record.status == "RUNNING"
         row["error"] = "the step's process ended without a word (killed, or out of memory)." if killed else record.error
+        row["expected"] = record.expected
         row["remedy"] = record.remedy or "Run again with --resume; finished steps are kept."
     if record.tracking_error:
         row["tracking_error"] = record.tracking_error

@@ -54,6 +54,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PIXELIS_RUN_DIR"] = folder
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        os.environ["PIXELIS_MLFLOW_ARTIFACTS"] = f"file://{folder}/mlartifacts"
         artifact = Path(folder) / "evaluation"
         artifact.mkdir()
         (artifact / "measured.json").write_text(json.dumps(measurements(0.2 if wanted == "promote" else -0.2)))

@@ -21,7 +21,7 @@ def test_profiles_are_those_documented() -> None:
 
 
 def test_set_wins_over_environment_and_environment_over_profile() -> None:
-    environment = {"PIXELIS_SFT__LORA_RANK": "8", "PIXELIS_RUN__SEED": "5"}
+    environment = {"PIXELIS_SFT__RANK": "8", "PIXELIS_RUN__SEED": "5"}
     config = compose("twin", ["run.seed=7"], environment)
     assert config.run.seed == 7
     assert compose("twin", (), environment).run.seed == 5

@@ -53,15 +53,19 @@ def test_a_port_taken_by_another_program_is_refused_before_any_work(tmp_path: Pa
 
 def test_a_request_is_found_again_on_resume(tmp_path: Path) -> None:
     asked = local.Request(profile="twin", overrides=("run.seed=3",), until="clips")
-    directory, _ = local.start_or_resume(tmp_path, asked, "")
-    again, request = local.start_or_resume(tmp_path, local.Request(), directory.name)
-    assert (again, request) == (directory, asked)
+    assert local.earlier_request(tmp_path, local.new_run(tmp_path, asked).name) == asked
 
 
 def test_resuming_an_unknown_run_names_those_that_exist(tmp_path: Path) -> None:
-    directory, _ = local.start_or_resume(tmp_path, local.Request(), "")
+    directory = local.new_run(tmp_path, local.Request())
     with pytest.raises(ConfigError, match=directory.name):
-        local.start_or_resume(tmp_path, local.Request(), "nothing")
+        local.earlier_request(tmp_path, "nothing")
+
+
+def test_a_relative_data_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["recordings.path=data", "recordings.source=segments", "recordings.path=s3://bucket/data"]
+    assert local.absolute_paths(given) == [f"recordings.path={tmp_path / 'data'}", given[1], given[2]]
 
 
 def test_a_run_has_one_owner(tmp_path: Path) -> None:

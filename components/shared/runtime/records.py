@@ -48,6 +48,8 @@ class StepRecord:
     outputs: dict[str, ArtifactRecord] = field(default_factory=dict)
     error: str = ""
     remedy: str = ""
+    expected: bool = False
+    """Whether the error is one that says all there is to know; otherwise the log is worth reading."""
     mlflow_run_id: str = ""
     tracking_error: str = ""
 

@@ -214,6 +214,7 @@ def fail(record: StepRecord, error: BaseException) -> None:
     record.status, record.seconds = "FAILED", time.time() - record.started
     record.error = f"{type(error).__name__}: {error.message if isinstance(error, PixelisError) else error}"[:2000]
     record.remedy = error.remedy if isinstance(error, PixelisError) else ""
+    record.expected = isinstance(error, PixelisError)
     log.error("step %s failed: %s", record.step, error, exc_info=not isinstance(error, PixelisError))
     with contextlib.suppress(OSError):
         records.save_record(record)
