@@ -3,8 +3,8 @@
 The teacher sees question, calls, what they returned and the answer, and writes one thought a call; calls, results and
 answers stay as they were executed, so a teacher can never change what is true.
 Guarantees: an answer that is late, malformed, refused or too long leaves the template's thought, and is counted with
-its reason; answers are cached by the digest of model and prompt, so a run can be repeated exactly and a broken-off one goes
-on; the key is read from the environment and never logged.
+its reason; answers are cached by the digest of model and prompt, so a run can be repeated exactly and a broken-off one
+goes on; the key is read from the environment and never logged.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_THOUGHT_CHARS = 400
 MAX_ANSWER_BYTES = 200_000
 INSTRUCTION = (
     "You write the inner thoughts of an agent that looks at video frames of packing work. You are given its question, "
-    "the calls it makes and its answer. Write one short thought (at most 25 words) before each call, saying why that place "
-    "is worth a closer look. Do not reveal the answer before the call that shows it. Reply with a JSON object "
+    "the calls it makes and its answer. Write one short thought (at most 25 words) before each call, saying why that "
+    "place is worth a closer look. Do not reveal the answer before the call that shows it. Reply with a JSON object "
     '{"thoughts": ["..."]} holding exactly one string a call, and nothing else.'
 )
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 Role: RapidOCR (PP-OCRv4 models that ship in its wheel, onnxruntime) behind the registry, loaded once a process.
 What is added to the library: the region is cropped at source resolution; a small region is enlarged before detection;
-a region without any detected line (a tight crop of one word) is recognised as a single line.
+a low, flat region (a tight crop of one line) is also recognised whole, and the reading with more sure characters wins.
 Without the extra `ocr` the operation answers with the error `unavailable`; nothing is read by other means.
 """
 
@@ -28,6 +28,8 @@ SMALL_SIDE = 320
 """Regions with a shorter side are enlarged, at most threefold."""
 MAX_SIDE = 2000
 """Longer sides are reduced before detection."""
+LINE_HEIGHT = 200
+"""Flat regions up to this height may be a tight crop of one line: they are also recognised whole."""
 SURE = 0.5
 """Least confidence of a line that is reported."""
 _engine_lock = threading.Lock()
@@ -70,17 +72,29 @@ def read_lines(image: np.ndarray) -> list[Line]:
     height, width = image.shape[:2]
     scale = min(max(SMALL_SIDE / min(height, width), 1.0), 3.0, max(MAX_SIDE / max(height, width), 1.0))
     bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
-    if scale > 1:
-        bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    larger = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else bgr
     with _engine_lock:  # the library keeps per-call state
-        found, _ = engine()(bgr)
-        if not found and width / height < 20:
-            alone, _ = engine()(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR), use_det=False)
-            return [
-                Line(text, (0, 0, width, height), float(score))
-                for text, score in (item[-2:] for item in alone or ())
-                if text.strip() and float(score) >= SURE
-            ]
+        lines = detected(engine()(larger)[0], scale, width, height)
+        if height <= LINE_HEIGHT and 1.2 * height <= width <= 20 * height:
+            alone = recognised(engine()(bgr, use_det=False)[0], width, height)
+            if alone and read_surely([alone]) > read_surely(lines):
+                return [alone]
+    return lines
+
+
+def read_surely(lines: Sequence[Line]) -> float:
+    """Characters read, each weighted by its line's confidence."""
+    return sum(len(line.text) * line.confidence for line in lines)
+
+
+def recognised(found: Any, width: int, height: int) -> Line | None:
+    """The recogniser's reading of a whole picture as one line, None where it is not sure of any text."""
+    text, score = (found or [["", 0.0]])[0][-2:]
+    return Line(text, (0, 0, width, height), float(score)) if text.strip() and float(score) >= SURE else None
+
+
+def detected(found: Any, scale: float, width: int, height: int) -> list[Line]:
+    """The engine's lines in pixels of the picture before it was enlarged by `scale`."""
     lines = []
     for corners, text, score in found or ():
         points = np.asarray(corners, np.float64) / scale
