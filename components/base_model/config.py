@@ -69,6 +69,8 @@ class LanguageStageConfig(Section):
     """Conversations a step."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
     """Peak of a one-cycle schedule."""
+    dense_weight: float = Field(0.5, ge=0, le=10)
+    """Weight of the dense loss: the language model's state at each frame must name the frame's operation."""
     caption_share: float = Field(0.15, ge=0, le=1)
     """Share of conversations that ask for all segments of the window."""
     closeup_share: float = Field(0.25, ge=0, le=1)

@@ -11,6 +11,7 @@ Role: teaches every format before LoRA has to (LoRA on frozen, tied embeddings w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -69,8 +70,16 @@ def random_call(num_frames: int, rng: np.random.Generator) -> Call:
     return Call(name=ZOOM, arguments={"frame": frame, "box": cell(column, row)})
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A conversation, and the label of each frame it shows first."""
+
+    conversation: Conversation
+    frame_labels: tuple[str, ...]
+
+
 class Lessons:
-    """Draws batches of conversations; the batch of a step depends on seed and step only."""
+    """Draws batches of lessons; the batch of a step depends on seed and step only."""
 
     def __init__(self, examples: Sequence[Example], caption_share: float, closeup_share: float, seed: int) -> None:
         self.asked = [example for example in examples if example.operation is not None]
@@ -79,17 +88,20 @@ class Lessons:
         self.caption_share, self.seed = caption_share, seed
         self.closeup_share = closeup_share if self.closeups else 0.0
 
-    def batch(self, step: int, size: int) -> list[Conversation]:
-        """`size` conversations."""
+    def batch(self, step: int, size: int) -> list[Lesson]:
+        """`size` lessons."""
         rng = np.random.default_rng([self.seed, 3, step])
         return [self.one(rng) for _ in range(size)]
 
-    def one(self, rng: np.random.Generator) -> Conversation:
-        """One random conversation."""
+    def one(self, rng: np.random.Generator) -> Lesson:
+        """One random lesson."""
         share = rng.random()
         if share < self.closeup_share:
+            example = self.closeups[rng.integers(len(self.closeups))]
             kind = str(rng.choice(CLOSEUP_LESSONS, p=CLOSEUP_SHARES))
-            return closeup_lesson(self.closeups[rng.integers(len(self.closeups))], kind, rng)
+            return Lesson(closeup_lesson(example, kind, rng), example.meta.frame_labels)
         if share < self.closeup_share + self.caption_share or not self.asked:
-            return caption_lesson(self.all[rng.integers(len(self.all))])
-        return answer_lesson(self.asked[rng.integers(len(self.asked))])
+            example = self.all[rng.integers(len(self.all))]
+            return Lesson(caption_lesson(example), example.meta.frame_labels)
+        example = self.asked[rng.integers(len(self.asked))]
+        return Lesson(answer_lesson(example), example.meta.frame_labels)

@@ -35,6 +35,8 @@ class Encoded:
     learn: np.ndarray
     positions: np.ndarray
     images: tuple[np.ndarray, ...] = field(repr=False)
+    image_ends: tuple[int, ...] = ()
+    """Position of each image's last token."""
 
     @property
     def next_position(self) -> int:
@@ -139,4 +141,5 @@ class _Writer:
             cursor = start + size
         positions[:, cursor:] = np.arange(position, position + length - cursor)
         ids = np.array(self.ids, np.int64)
-        return Encoded(ids, is_image, np.array(self.learn, bool), positions, tuple(self.images))
+        ends = tuple(start + rows * columns - 1 for start, rows, columns in self.spans)
+        return Encoded(ids, is_image, np.array(self.learn, bool), positions, tuple(self.images), ends)

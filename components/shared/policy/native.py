@@ -146,7 +146,12 @@ class NativePolicy(Policy):
 
     def learned_logits(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits where the loss is: (N, V) float32, mask (B, L-1) with N True entries, target ids (N,)."""
-        states = self.hidden_states(rows)
+        return self.logits_at(self.hidden_states(rows), rows)
+
+    def logits_at(
+        self, states: torch.Tensor, rows: Sequence[Encoded]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`learned_logits` from states that are known already."""
         length = states.shape[1]
         learn = np.zeros((len(rows), length), bool)
         ids = np.zeros((len(rows), length), np.int64)

@@ -79,7 +79,11 @@ def test_calls_are_grid_cells_the_tokenizer_knows():
 def test_a_steps_batch_depends_on_seed_and_step_only():
     examples = [example(), example(closeup=False)]
     texts = [
-        [message.text for talk in Lessons(examples, 0.3, 0.3, seed).batch(step, 16) for message in talk]
+        [
+            message.text
+            for lesson in Lessons(examples, 0.3, 0.3, seed).batch(step, 16)
+            for message in lesson.conversation
+        ]
         for seed, step in ((1, 1), (1, 1), (1, 2), (2, 1))
     ]
     assert texts[0] == texts[1]
@@ -89,4 +93,4 @@ def test_a_steps_batch_depends_on_seed_and_step_only():
 
 def test_without_closeups_none_are_drawn():
     lessons = Lessons([example(closeup=False)], 0.0, 1.0, 0)
-    assert all("operation" in talk[-1].text for talk in lessons.batch(0, 8))
+    assert all("operation" in lesson.conversation[-1].text for lesson in lessons.batch(0, 8))

@@ -104,7 +104,8 @@ def test_killed_without_warning_it_ends_bit_for_bit_the_same(straight, material,
         for name in ("adapter", "work"):
             (out / name).mkdir(exist_ok=True)
         inputs = SftInputs(root / "trajectories", root / "clips", root / "base")
-        fine_tune(SftConfig(**json.loads({json.dumps(json.dumps(CONFIG))})), inputs, SftOutputs(out / "adapter", out / "work"))
+        config = SftConfig(**json.loads({json.dumps(json.dumps(CONFIG))}))
+        fine_tune(config, inputs, SftOutputs(out / "adapter", out / "work"))
         """
     )
     child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)

@@ -16,7 +16,8 @@ READABLE = {
     "fenced": (f"Here you are:\n```json\n{GOOD}\n```\nDone {{", "fenced"),
     "fenced without a language": (f"```\n{GOOD}\n```", "fenced"),
     "first balanced object": (f"I think {GOOD} because {{", "object"),
-    "braces inside a string": ('x {"operation": "Picking", "start_s": 0.3, "end_s": 3.7, "next_operation": "Close Box", '
+    "braces inside a string": ('x {"operation": "Picking", "start_s": 0.3, "end_s": 3.7, '
+                               '"next_operation": "Close Box", '
                                '"note": "a } b \\" {"} y', "object"),
     "fields": ("operation: Picking, start_s: 0.3, end_s: 3.7, next_operation: Close Box", "fields"),
     "cut at the end": (GOOD[:-2], "fields"),

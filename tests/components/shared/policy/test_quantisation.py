@@ -28,7 +28,7 @@ def test_nf4_quantises_the_language_models_layers_and_nothing_else(policy, quest
     loaded.add_adapter(rank=2)
     from components.shared.policy.interface import Message
 
-    logprobs, mask = loaded.token_logprobs([(question(2), Message("assistant", "Box"))])
+    logprobs, _ = loaded.token_logprobs([(question(2), Message("assistant", "Box"))])
     (-logprobs.sum()).backward()
     assert all(parameter.grad is not None for parameter in loaded.trainable_parameters())
     assert loaded.generate([(question(2),)], max_new_tokens=3)[0].token_ids

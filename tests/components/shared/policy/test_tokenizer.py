@@ -17,8 +17,8 @@ def pieces(text):
 def test_an_answer_is_nine_tokens():
     text = answer_text({"operation": "Close Box", "start_s": 0.34, "end_s": 3.66, "next_operation": "Picking"})
     assert pieces(text) == [
-        '{"operation": "', "Close Box", '", "start_s": ', "0.3", ', "end_s": ', "3.7", ', "next_operation": "', "Picking",
-        '"}',
+        '{"operation": "', "Close Box", '", "start_s": ', "0.3", ', "end_s": ', "3.7", ', "next_operation": "',
+        "Picking", '"}',
     ]  # fmt: skip
 
 
