@@ -159,7 +159,11 @@ class FileStore:
         """Make a finished, synced file a segment, in one step."""
         path = segment_path(self.directory, number)
         self.disk.rename(scratch, path)
-        self.disk.sync_directory(self.directory)
+        try:
+            self.disk.sync_directory(self.directory)
+        except BaseException:
+            self.disk.unlink(path)  # else its number would be taken by a file nobody knows
+            raise
         segment = Segment(number, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         segment.end, segment.crc = end, crc
         self.segments[number] = segment

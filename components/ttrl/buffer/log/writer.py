@@ -101,6 +101,8 @@ class LogWriter:
         self.seal()
         number = self.next_number()
         path = segment_path(self.directory, number)
+        if path.exists():  # left by a failed roll or compaction: nothing in it was acknowledged
+            self.disk.unlink(path)
         if self._spare is not None and self._spare.ready:
             segment, room = Segment(number, self._spare.take(path)), self.segment_bytes
         else:
