@@ -23,7 +23,7 @@ class AlignmentConfig(StepSection):
     """Steps that tune the image tower on single frames; 0 leaves it as it is. Skipped where the tower is frozen."""
     frames_per_step: int = Field(128, ge=2, le=4096)
     """Frames in one such step."""
-    clip_steps: int = Field(250, ge=0, le=200_000)
+    clip_steps: int = Field(200, ge=0, le=200_000)
     """Steps that then train pooling, projectors, text (and sound) on whole clips, over cached frame features."""
     clips_per_step: int = Field(64, ge=2, le=4096)
     """Clips in one such step."""

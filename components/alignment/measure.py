@@ -72,8 +72,8 @@ def zero_shot(model: AlignmentModel, corpus: Corpus, features: torch.Tensor, man
     }
 
 
-def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, float]], path: Path) -> None:
-    """Recall over width, both ways, with chance; and the training loss."""
+def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, float]], switch: int, path: Path) -> None:
+    """Recall over width, both ways, with chance; and the training loss, the second stage begun at step `switch`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -94,10 +94,11 @@ def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, flo
         axis.set_ylim(0, 1.03)
         axis.grid(axis="y", alpha=0.25)
     axes[0].set_ylabel(f"recall, {gallery['num_items']} clips of unseen people")
-    axes[0].legend(frameon=False, fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside lower left")
     if curve:
         axes[-1].plot(*zip(*curve, strict=True), color="#37352f", linewidth=1)
-    axes[-1].set_title("training loss", fontsize=11)
+        axes[-1].axvline(switch, color="#909090", linestyle="--", linewidth=1)
+    axes[-1].set_title("training loss: frames | clips", fontsize=11)
     axes[-1].set_xlabel("step")
     axes[-1].grid(alpha=0.25)
     for axis in axes:

@@ -37,7 +37,7 @@ def measured(
     found, gallery = recall(model, corpus, features)
     frames = zero_shot(model, corpus, features, manifest)
     picture = target / "recall.png"
-    plot(found, gallery, curve, picture)
+    plot(found, gallery, curve, config.frame_steps, picture)
     report.pictures["Recall of unseen people's clips by embedding width"] = picture
     report.metrics |= scalars(found, gallery, frames)
     report.confusion = (list(manifest.labels), frames["confusion"].tolist())  # type: ignore[attr-defined]
