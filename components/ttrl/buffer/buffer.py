@@ -178,6 +178,7 @@ class ExperienceBuffer:
 
     def expire(self) -> int:
         """Remove and overwrite what is older than `retention_days`; returns how many."""
+        self._ready_to_write()
         with self._mutex:
             rows = self._state.rows
             live = rows.live()

@@ -54,9 +54,8 @@ def _leading_recall(spec: Spec, vectors: np.ndarray, rows: np.ndarray, truth: np
     return hits / max(1, truth.size)
 
 
-def main(path: Path) -> None:
-    """Follow an order."""
-    os.nice(19)
+def follow(path: Path) -> None:
+    """Build what an order says."""
     order = json.loads(path.read_text())
     count, dimension = order["count"], order["spec"]["dimension"]
     source = Path(order["vectors"])
@@ -75,4 +74,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    os.nice(19)
+    follow(Path(sys.argv[1]))

@@ -38,3 +38,25 @@ def opened(tmp_path, config):
     """An open buffer in a fresh directory, closed after the test."""
     with ExperienceBuffer.open(tmp_path / "buffer", config) as buffer:
         yield buffer
+
+
+@pytest.fixture
+def inline_builder(monkeypatch):
+    """Index rebuilds run in this process: starting a Python costs seconds. Tests of the process itself do without."""
+    from components.ttrl.buffer.index import builder, rebuild
+
+    class Finished:
+        stderr = None
+        returncode = 0
+
+        def __init__(self, command, **_):
+            rebuild.follow(Path(command[-1]))
+            self.stderr = (Path(command[-1]).parent / "order.tmp").open("rb")
+            self.stderr.seek(0, 2)
+
+        def poll(self):
+            return 0
+
+        wait = kill = poll
+
+    monkeypatch.setattr(builder.subprocess, "Popen", Finished)

@@ -40,7 +40,7 @@ def fill(buffer, vectors, **fields):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_find_old_new_and_never_removed(tmp_path, kind, metric):
+def test_kinds_find_old_new_and_never_removed(tmp_path, inline_builder, kind, metric):
     vectors = clusters(700)
     with ExperienceBuffer.open(tmp_path / "b", settings(kind=kind, metric=metric), disk=FastDisk()) as buffer:
         stored = fill(buffer, vectors[:600])
@@ -110,7 +110,7 @@ def test_a_record_stored_with_both_embeddings_is_found_by_its_hybrid(tmp_path):
     ids=["source", "label", "both", "after", "before", "confidence", "unknown"],
 )
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_filters(tmp_path, where, expected, kind):
+def test_filters(tmp_path, inline_builder, where, expected, kind):
     vectors = clusters(6)
     with ExperienceBuffer.open(tmp_path / "b", settings(kind=kind)) as buffer:
         ids = []
@@ -123,7 +123,7 @@ def test_filters(tmp_path, where, expected, kind):
         assert {ids.index(n.id) for n in buffer.search_knn(vectors[0], 10, where)} == expected
 
 
-def test_auto_uses_leading_dimensions_only_where_they_suffice(tmp_path):
+def test_auto_uses_leading_dimensions_only_where_they_suffice(tmp_path, inline_builder):
     """Without Matryoshka structure the recall check refuses the short index."""
     generator = np.random.default_rng(0)
     flat_spectrum = generator.standard_normal((1500, 64)).astype(np.float32)
@@ -137,7 +137,7 @@ def test_auto_uses_leading_dimensions_only_where_they_suffice(tmp_path):
             assert stats["recall"] >= 0.95
 
 
-def test_index_survives_a_restart_and_a_damaged_one_is_rebuilt(tmp_path):
+def test_index_survives_a_restart_and_a_damaged_one_is_rebuilt(tmp_path, inline_builder):
     vectors = clusters(500)
     config = settings(kind="hnsw")
     with ExperienceBuffer.open(tmp_path / "b", config, disk=FastDisk()) as buffer:
@@ -157,7 +157,7 @@ def test_index_survives_a_restart_and_a_damaged_one_is_rebuilt(tmp_path):
     assert read(path).recall > 0.9
 
 
-def test_index_holds_no_vectors_of_a_graph(tmp_path):
+def test_index_holds_no_vectors_of_a_graph(tmp_path, inline_builder):
     """The records have them already: disk stays near the payload."""
     vectors = clusters(400, 256)
     with ExperienceBuffer.open(tmp_path / "b", settings(256, kind="hnsw"), disk=FastDisk()) as buffer:
@@ -220,7 +220,7 @@ def test_bad_queries_are_refused(tmp_path, query):
         assert buffer.search_knn(np.ones(32), 3) == []
 
 
-def test_gpu_falls_back(tmp_path, caplog):
+def test_gpu_falls_back(tmp_path, inline_builder, caplog):
     import faiss
 
     if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
