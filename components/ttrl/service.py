@@ -84,8 +84,9 @@ class Service:
         self._closing.set()
         if self._loader is not None:
             self._loader.join(120)
-        if self._replies is not None:
-            self._replies.close()
+        replies, self._replies, self._reason = self._replies, None, "the service is stopping"
+        if replies is not None:
+            replies.close()
         if self._lock is not None:
             self._lock.release()
 

@@ -38,5 +38,7 @@ class StateLock:
         os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Give the directory back."""
-        os.close(self._handle)
+        """Give the directory back; twice is fine."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)

@@ -27,6 +27,7 @@ from starlette.requests import Request
 from components.shared.runtime.errors import InputError
 
 FIELD_LIMIT = 1 << 16
+GATHERED_BYTES = 1 << 18
 FIELDS = ("question", "start_s", "times_s", "store")
 
 
@@ -43,6 +44,8 @@ class MediaFile:
 
     def __init__(self, folder: Path) -> None:
         self._named: Path | None = None
+        self._pending: list[bytes] = []
+        self._size = 0
         if hasattr(os, "memfd_create"):
             self._handle = os.memfd_create("upload", os.MFD_CLOEXEC)
             self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
@@ -51,11 +54,19 @@ class MediaFile:
             self._handle, name = tempfile.mkstemp(prefix="upload-", dir=folder)
             self._named = self.path = Path(name)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append."""
-        view = memoryview(data)
+    def write(self, data: bytes) -> None:
+        """Append; small pieces (the parser's, between two carriage returns) are gathered first."""
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= GATHERED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand on what was gathered."""
+        view = memoryview(b"".join(self._pending))
         while view:
             view = view[os.write(self._handle, view) :]
+        self._pending, self._size = [], 0
 
     def close(self) -> None:
         """Let the bytes go."""
@@ -123,6 +134,8 @@ async def received(request: Request, directory: Path, *, max_bytes: int, max_ima
             )
         if len(upload.videos) > 1 or (upload.videos and upload.images):
             raise UploadRefused("one video, or images, per request; this one mixes or repeats them.", status=400)
+        for file in upload.files:
+            file.flush()
         yield upload
     finally:
         for file in upload.files:
@@ -232,7 +245,7 @@ class _Parts:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(memoryview(data)[start:end])
+            self._file.write(data[start:end])
         else:
             self._text += data[start:end]
             if len(self._text) > FIELD_LIMIT:
