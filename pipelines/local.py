@@ -215,7 +215,8 @@ def run_pipeline(directory: Path, root: Path, request: Request) -> None:
 
     from pipelines.training import build, form_defaults
 
-    config = compose(request.profile, request.overrides, {})
+    # kfp's cache key holds the image's name; here code is tracked by digest, and a commit alone must not repeat a step.
+    config = compose(request.profile, [*request.overrides, "placement.tag=local"], {})
     write_json(directory / "config.json", config.model_dump(mode="json"))
     cache = root / "cache"
     local.init(
