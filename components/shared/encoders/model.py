@@ -28,6 +28,7 @@ from transformers import (
     CLIPVisionModel,
     PreTrainedTokenizerFast,
     WhisperConfig,
+    WhisperModel,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -100,7 +101,8 @@ def build_model(config: EncoderConfig, texts: Sequence[str]) -> AlignmentModel:
         text = CLIPTextModel(tiny_text_config(config, tokenizer))
     audio = None
     if config.audio and config.audio_tower.pretrained:
-        audio = pretrained(WhisperEncoder, config.audio_tower.pretrained, config.audio_tower.revision)
+        whole: Any = pretrained(WhisperModel, config.audio_tower.pretrained, config.audio_tower.revision)
+        audio = whole.get_encoder()
     elif config.audio:
         audio = WhisperEncoder(tiny_whisper_config(config))
     return AlignmentModel(config, vision, text, tokenizer, audio)

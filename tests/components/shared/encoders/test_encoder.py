@@ -138,6 +138,47 @@ def test_pretrained_towers_from_a_local_folder(tmp_path):
         build_model(TINY.model_copy(update={"vision_tower": VisionShape(pretrained="owner/some-clip")}), TEXTS)
 
 
+def test_a_sentence_encoder_with_mean_pooling(tmp_path):
+    """A BERT folder in hub layout, as SentenceTransformer checkpoints are: mean over real tokens, projected."""
+    from transformers import BertConfig, BertModel
+
+    tokenizer = model().text.tokenizer
+    bert = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+    )
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    text = TextShape(pretrained=str(tmp_path / "bert"), frozen=True)
+    torch.manual_seed(0)
+    whole = build_model(TINY.model_copy(update={"text_tower": text}), []).eval()
+    batch = tokenizer(["scan the label"], return_tensors="pt")
+    hidden = bert.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    assert torch.allclose(whole.text(["scan the label"]).pooled, whole.text.projector(hidden.mean(1)), atol=1e-5)
+    whole.save(tmp_path / "saved")
+    again = load_encoder(tmp_path / "saved")
+    assert np.allclose(again.embed_text(TEXTS)[16], whole.text(TEXTS).mrl[16].detach().numpy(), atol=1e-6)
+
+
+def test_a_whisper_checkpoint_gives_its_encoder(tmp_path):
+    """Released checkpoints hold the whole sequence-to-sequence model; only its encoder is taken."""
+    from transformers import WhisperForConditionalGeneration
+
+    from components.shared.encoders.audio import tiny_whisper_config
+
+    config = tiny_whisper_config(TINY)
+    config.vocab_size, config.decoder_layers, config.decoder_attention_heads, config.decoder_ffn_dim = 60, 1, 2, 16
+    config.pad_token_id = config.bos_token_id = config.eos_token_id = config.decoder_start_token_id = 1
+    whisper = WhisperForConditionalGeneration(config)
+    whisper.save_pretrained(tmp_path / "whisper")
+    audio = TINY.audio_tower.model_copy(update={"pretrained": str(tmp_path / "whisper")})
+    whole = build_model(TINY.model_copy(update={"audio": True, "audio_tower": audio}), TEXTS).eval()
+    mel, _ = whole.audio.mel([np.ones(9000, np.float32)])
+    want = whisper.eval().model.encoder(mel).last_hidden_state
+    assert torch.equal(whole.audio.tower(mel).last_hidden_state, want)
+
+
 @pytest.mark.parametrize("widths", [(64, 32), (), (32, 32)])
 def test_widths_must_ascend(widths):
     with pytest.raises(ValueError, match="ascending"):
