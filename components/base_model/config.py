@@ -70,7 +70,7 @@ class LanguageStageConfig(Section):
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
     """Peak of a one-cycle schedule."""
     dense_weight: float = Field(0.5, ge=0, le=10)
-    """Weight of the dense loss: the language model's state at each frame must name the frame's operation."""
+    """Weight of the dense loss: the state at each frame must name the frame's operation and when its run began."""
     caption_share: float = Field(0.15, ge=0, le=1)
     """Share of conversations that ask for all segments of the window."""
     closeup_share: float = Field(0.25, ge=0, le=1)

@@ -1,11 +1,12 @@
 """Second stage: the language model, all its parameters, on frozen and cached vision features.
 
-Loss = mean NLL of the learned tokens + dense_weight * cross-entropy of the label at each frame's position.
+Loss = mean NLL of the learned tokens + dense_weight * (cross-entropy, at each frame's position, of its label and of the
+time at which the label's run began).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -49,12 +50,11 @@ def train_language(
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, config.steps, config.learning_rate)
-        loss = batch_loss(policy, lessons.batch(step, config.batch), config.dense_weight)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = backward(policy, lessons.batch(step, config.batch), config.dense_weight)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        curve.append((float(step), loss.item()))
+        curve.append((float(step), loss))
         bar.advance(note=f"loss {curve[-1][1]:.3f}")
         if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < config.steps:
             tensors = {f"model.{name}": value for name, value in language_state(policy).items()}
@@ -64,44 +64,89 @@ def train_language(
     return curve
 
 
-def batch_loss(policy: NativePolicy, lessons: Sequence[Lesson], dense_weight: float) -> torch.Tensor:
-    """Mean negative log-likelihood over the learned tokens, plus the dense loss."""
+def backward(policy: NativePolicy, lessons: Sequence[Lesson], dense_weight: float) -> float:
+    """Add a batch's gradient, lessons of like length together (less padding, same sum); returns its language loss."""
     rows = [policy.layout.encode(lesson.conversation) for lesson in lessons]
-    states = policy.hidden_states(rows)
-    logits, _, targets = policy.logits_at(states, rows)
-    loss = functional.cross_entropy(logits, targets)
-    if dense_weight:
-        loss = loss + dense_weight * dense_loss(policy, states, rows, [lesson.frame_labels for lesson in lessons])
-    return loss
+    learned = sum(int(row.learn.sum()) for row in rows)
+    total = 0.0
+    for group in of_like_length([row.ids.size for row in rows]):
+        part = [rows[index] for index in group]
+        states = policy.hidden_states(part)
+        logits, _, targets = policy.logits_at(states, part)
+        loss = functional.cross_entropy(logits, targets, reduction="sum") / max(learned, 1)
+        total += loss.item()
+        if dense_weight:
+            labels = [lessons[index].frame_labels for index in group]
+            times = [lessons[index].frame_times_s for index in group]
+            loss = loss + dense_weight * len(part) / len(rows) * dense_loss(policy, states, part, labels, times)
+        loss.backward()
+    return total
+
+
+def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices in groups, in each of which the longest is at most a quarter longer than the shortest."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if groups and lengths[index] <= 1.25 * lengths[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 def dense_loss(
-    policy: NativePolicy, states: torch.Tensor, rows: Sequence[Encoded], labels: Sequence[Sequence[str]]
+    policy: NativePolicy,
+    states: torch.Tensor,
+    rows: Sequence[Encoded],
+    labels: Sequence[Sequence[str]],
+    times_s: Sequence[Sequence[float]],
 ) -> torch.Tensor:
-    """Cross-entropy of each frame's label, read from the state at the frame's last token by the labels' embeddings.
+    """What the state at each frame's last token must say: the frame's label, and when this label's run began.
 
-    No token is spent on it, and the answer's first token then has only to copy what the frames already say.
+    Cross-entropy over the labels' and over the frames' timestamps' embeddings, each on its own. No token is spent on
+    it, and an answer has then only to copy what the frames already say; without it the first answers that form are one
+    constant segment.
 
     Args:
-        policy: Whose tokenizer holds each label as one token; others are left out.
+        policy: Whose tokenizer holds labels and times as single tokens; those that it does not are left out.
         states: (B, L, D).
         rows: The encoded conversations.
-        labels: For each conversation the labels of its first frames; unscored ones are left out.
+        labels: For each conversation the labels of its first frames.
+        times_s: Their times.
     """
-    tokens = {name: policy.codec.encode(name) for name in policy.description.labels}
-    single = {name: number for number, (name, ids) in enumerate(tokens.items()) if len(ids) == 1}
-    where, truth = [], []
-    for index, (row, names) in enumerate(zip(rows, labels)):
-        for position, name in zip(row.image_ends, names):
-            if name in single:
-                where.append((index, position))
-                truth.append(single[name])
-    if not where:
-        return states.sum() * 0.0
-    at = torch.tensor(where)
-    ids = torch.tensor([ids[0] for ids in tokens.values()])
-    logits = functional.linear(states[at[:, 0], at[:, 1]], policy.language.embed_tokens.weight[ids])
-    return functional.cross_entropy(logits, torch.tensor(truth))
+    loss = states.sum() * 0.0
+    names = [[(name, begun) for name, begun in zip(row, run_starts(row, at))] for row, at in zip(labels, times_s)]
+    for kind in (0, 1):
+        tokens = single_tokens(policy, {value for row in names for pair in row for value in [pair[kind]] if pair[0]})
+        found = [
+            (index, position, tokens[pair[kind]])
+            for index, (row, pairs) in enumerate(zip(rows, names))
+            for position, pair in zip(row.image_ends, pairs)
+            if pair[0] and pair[kind] in tokens
+        ]
+        if found:
+            candidates = sorted(set(tokens.values()))
+            where = torch.tensor(found)
+            logits = functional.linear(
+                states[where[:, 0], where[:, 1]], policy.language.embed_tokens.weight[candidates]
+            )
+            truth = torch.tensor([candidates.index(token) for _, _, token in found])
+            loss = loss + functional.cross_entropy(logits, truth)
+    return loss
+
+
+def single_tokens(policy: NativePolicy, texts: Iterable[str]) -> dict[str, int]:
+    """The texts that are one token, with that token."""
+    encoded = {text: policy.codec.encode(text) for text in texts}
+    return {text: ids[0] for text, ids in encoded.items() if len(ids) == 1}
+
+
+def run_starts(labels: Sequence[str], times_s: Sequence[float]) -> list[str]:
+    """For each frame the timestamp, as text, of the first frame of its run of equal labels."""
+    starts: list[str] = []
+    for index, (label, time) in enumerate(zip(labels, times_s)):
+        starts.append(starts[-1] if index and labels[index - 1] == label else f"{time:.1f}")
+    return starts
 
 
 def language_state(policy: NativePolicy) -> dict[str, torch.Tensor]:

@@ -72,10 +72,16 @@ def random_call(num_frames: int, rng: np.random.Generator) -> Call:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A conversation, and the label of each frame it shows first."""
+    """A conversation, and label and time of each frame it shows first."""
 
     conversation: Conversation
     frame_labels: tuple[str, ...]
+    frame_times_s: tuple[float, ...]
+
+
+def lesson_of(conversation: Conversation, example: Example) -> Lesson:
+    """A conversation about an example."""
+    return Lesson(conversation, example.meta.frame_labels, example.meta.frame_times_s)
 
 
 class Lessons:
@@ -99,9 +105,9 @@ class Lessons:
         if share < self.closeup_share:
             example = self.closeups[rng.integers(len(self.closeups))]
             kind = str(rng.choice(CLOSEUP_LESSONS, p=CLOSEUP_SHARES))
-            return Lesson(closeup_lesson(example, kind, rng), example.meta.frame_labels)
+            return lesson_of(closeup_lesson(example, kind, rng), example)
         if share < self.closeup_share + self.caption_share or not self.asked:
             example = self.all[rng.integers(len(self.all))]
-            return Lesson(caption_lesson(example), example.meta.frame_labels)
+            return lesson_of(caption_lesson(example), example)
         example = self.asked[rng.integers(len(self.asked))]
-        return Lesson(answer_lesson(example), example.meta.frame_labels)
+        return lesson_of(answer_lesson(example), example)

@@ -122,7 +122,7 @@ def test_killed_in_the_language_stage_it_ends_the_same(straight, material, tmp_p
     from components.base_model import language_stage
 
     monkeypatch.setattr(language_stage, "CHECKPOINT_EVERY", 20)
-    real, calls = language_stage.batch_loss, []
+    real, calls = language_stage.backward, []
 
     def failing(*arguments):
         calls.append(1)
@@ -130,10 +130,10 @@ def test_killed_in_the_language_stage_it_ends_the_same(straight, material, tmp_p
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(language_stage, "batch_loss", failing)
+    monkeypatch.setattr(language_stage, "backward", failing)
     with pytest.raises(KeyboardInterrupt):
         run(material, tmp_path)
-    monkeypatch.setattr(language_stage, "batch_loss", real)
+    monkeypatch.setattr(language_stage, "backward", real)
     run(material, tmp_path)
     weights = "model.safetensors"
     assert (tmp_path / "model" / weights).read_bytes() == (straight[1] / "model" / weights).read_bytes()

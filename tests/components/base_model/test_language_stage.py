@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from components.base_model.language_stage import backward, dense_loss, of_like_length, run_starts
+from components.base_model.lessons import Lesson
+from components.shared.policy.interface import Message
+from components.shared.policy.tiny import TinySize, build_tiny
+
+LABELS = ("A", "BB", "unknown to the tokenizer")
+SMALL = TinySize(
+    hidden=64, layers=2, heads=2, kv_heads=1, intermediate=64, vision_hidden=32, vision_depth=1, vision_heads=2
+)
+TIMES = (0.0, 1.0, 2.0)
+
+
+@pytest.fixture
+def policy():
+    return build_tiny(LABELS[:2], num_frames=3, size=SMALL, vocabulary=300)
+
+
+def lesson(labels=("A", "BB", "BB"), text="A"):
+    images = tuple(torch.randint(0, 255, (3, 56, 56, 3), dtype=torch.uint8).numpy())
+    talk = (Message("user", "?", images=images, image_times_s=TIMES), Message("assistant", text))
+    return Lesson(talk, labels, TIMES)
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [(("A", "A", "B"), ["0.0", "0.0", "2.0"]), (("A", "B", "A"), ["0.0", "1.0", "2.0"]), ((), [])],
+)
+def test_runs_begin_where_the_label_changes(labels, expected):
+    assert run_starts(labels, TIMES) == expected
+
+
+@pytest.mark.parametrize(
+    "lengths, groups", [([10, 30, 12, 31], [[0, 2], [1, 3]]), ([8, 10], [[0, 1]]), ([8, 11], [[0], [1]]), ([], [])]
+)
+def test_groups_of_like_length(lengths, groups):
+    assert of_like_length(lengths) == groups
+
+
+def test_the_dense_loss_equals_a_reference(policy):
+    one = lesson()
+    row = policy.layout.encode(one.conversation)
+    states = policy.hidden_states([row])
+    expected = 0.0
+    weight = policy.language.embed_tokens.weight
+    for candidates, truth in ((("A", "BB"), (0, 1, 1)), (("0.0", "1.0"), (0, 1, 1))):
+        ids = [policy.codec.encode(text)[0] for text in candidates]
+        logits = states[0, list(row.image_ends)] @ weight[ids].T
+        expected = expected + functional.cross_entropy(logits, torch.tensor(truth))
+    found = dense_loss(policy, states, [row], [one.frame_labels], [one.frame_times_s])
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_labels_that_are_no_single_token_are_left_out(policy):
+    one = lesson(labels=("", LABELS[2], ""))
+    row = policy.layout.encode(one.conversation)
+    states = policy.hidden_states([row])
+    only_start = dense_loss(policy, states, [row], [one.frame_labels], [one.frame_times_s])
+    assert float(only_start) == pytest.approx(0.0, abs=1e-6)  # one candidate: the only run of a named label
+
+
+def test_grouping_does_not_change_the_gradient(policy):
+    policy.train_language()
+    lessons = [lesson(text="A"), lesson(text="BB A BB A BB A BB A BB A BB A"), lesson(text="A")]
+    assert len(of_like_length([policy.layout.encode(one.conversation).ids.size for one in lessons])) == 2
+
+    def gradients(batches):
+        for parameter in policy.trainable_parameters():
+            parameter.grad = None
+        for batch in batches:
+            backward(policy, batch, 0.0)
+        return [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None]
+
+    grouped = gradients([lessons])
+    rows = [policy.layout.encode(one.conversation) for one in lessons]
+    for parameter in policy.trainable_parameters():
+        parameter.grad = None
+    logits, _, targets = policy.learned_logits(rows)
+    functional.cross_entropy(logits, targets).backward()
+    whole = [p.grad for p in policy.trainable_parameters() if p.grad is not None]
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(grouped, whole, strict=True))
