@@ -150,13 +150,15 @@ def strips(lines: Mapping[str, Timelines], labels: Sequence[str], count: int, pa
     axes = np.atleast_1d(figure.subplots(len(chosen), 1))
     for axis, index in zip(axes, chosen, strict=True):
         series = [any_line.truth[index], *(line.given[index] for line in lines.values())]
+        seconds = len(series[0]) / any_line.hz
         axis.imshow(
-            colours[np.stack(series)], aspect="auto", interpolation="nearest", extent=(0, len(series[0]), len(rows), 0)
+            colours[np.stack(series)], aspect="auto", interpolation="nearest", extent=(0, seconds, len(rows), 0)
         )
-        axis.hlines(range(1, len(rows)), 0, len(series[0]), color="white", linewidth=1.6)
+        axis.hlines(range(1, len(rows)), 0, seconds, color="white", linewidth=1.6)
         axis.axhline(1, color="white", linewidth=4)
         axis.set_yticks(np.arange(len(rows)) + 0.5, [TITLES.get(row, row) for row in rows], fontsize=7.5)
-        right = [float(np.mean(s[series[0] != NO_LABEL] == series[0][series[0] != NO_LABEL])) for s in series[1:]]
+        kept = series[0] != NO_LABEL
+        right = [float((s[kept] == series[0][kept]).sum() / max(1, kept.sum())) for s in series[1:]]
         axis.set_title(
             f"{names[index]}   right: " + ", ".join(f"{TITLES[n]} {r:.0%}" for n, r in zip(lines, right, strict=True)),
             fontsize=8.5, loc="left", pad=3,
@@ -190,7 +192,9 @@ def closeups(measured: Mapping[str, Any], path: Path) -> bool:
         if key == "accuracy":
             chance = next(iter(found.values()))["closeup_greedy"]["chance"]
             axis.axhline(chance, color="#b04030", linestyle="--", linewidth=1.2)
-            axis.text(-0.46, chance + 0.02, f"chance {chance:.2f}", color="#b04030", fontsize=8, backgroundcolor="white")
+            axis.text(
+                -0.46, chance + 0.02, f"chance {chance:.2f}", color="#b04030", fontsize=8, backgroundcolor="white"
+            )
         axis.set_xticks(range(len(found)), [TITLES[name] for name in found])
         axis.set_ylim(0, 1.08)
         axis.set_title(f"{title} (dark: greedy, light: sampled)", fontsize=10, loc="left")

@@ -43,17 +43,26 @@ class WindowScores:
 
 @dataclass(frozen=True)
 class Timelines:
-    """Timelines of the test recordings at 1 Hz, and as (truth, given) at the segmental rate.
+    """Timelines of the test recordings.
 
     Attributes:
-        confusions: Seconds [truth][given] a session: (S, K, K + 1).
+        names: Recording ids.
+        truth: True label at every 1/hz seconds of each recording, NO_LABEL where it is not scored.
+        given: Answered label at the same times, NO_LABEL where nothing was said.
+        hz: Labels a second.
+        confusions: Whole seconds [truth][given] a session: (S, K, K + 1).
     """
 
     names: list[str]
     truth: list[np.ndarray]
     given: list[np.ndarray]
-    fine: list[tuple[np.ndarray, np.ndarray]]
+    hz: int
     confusions: np.ndarray
+
+    @property
+    def scored(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(truth, given) of each recording without the times whose truth is not scored."""
+        return [(t[t != NO_LABEL], g[t != NO_LABEL]) for t, g in zip(self.truth, self.given, strict=True)]
 
 
 def window_scores(windows: Sequence[Window], answers: Sequence[Answer]) -> WindowScores:
@@ -74,7 +83,7 @@ def window_scores(windows: Sequence[Window], answers: Sequence[Answer]) -> Windo
 def timelines(
     windows: Sequence[Window], answers: Sequence[Answer], manifest: Manifest, config: EvaluationConfig
 ) -> Timelines:
-    """Fuse window answers into one label a second for every test recording that has windows."""
+    """Fuse window answers into a timeline for every test recording that has windows."""
     place = {label: number for number, label in enumerate(manifest.labels)}
     of: dict[str, list[tuple[int, float, float, int | None, float]]] = {}
     for window, answer in zip(windows, answers, strict=True):
@@ -83,24 +92,23 @@ def timelines(
             start, following = window.meta.start_s, place.get(answer.next_operation or "")
             segment = (start + answer.segment_s[0], start + answer.segment_s[1])
             votes.append((place[answer.operation], *segment, following, start + window.meta.duration_s))
-    found = Timelines([], [], [], [], np.zeros((0, 0, 0)))
+    names, truths, givens = [], [], []
     by_session: dict[str, np.ndarray] = {}
     for recording in manifest.recordings:
         if recording.recording_id not in of:
             continue
-        fine_truth, fine_given = at_rate(recording, of[recording.recording_id], place, config.timeline_hz)
-        unix_ms = (np.arange(len(fine_truth)) * 1000 / config.timeline_hz).astype(int)
-        truth, given = (resample_1hz(unix_ms, labels)[1] for labels in (fine_truth, fine_given))
-        found.names.append(recording.recording_id)
-        found.truth.append(truth)
-        found.given.append(given)
-        found.fine.append(scored_only(fine_truth, fine_given))
-        kept = truth != NO_LABEL
-        matrix = confusion_matrix(truth[kept], given[kept], len(place))
+        truth, given = at_rate(recording, of[recording.recording_id], place, config.timeline_hz)
+        names.append(recording.recording_id)
+        truths.append(truth)
+        givens.append(given)
+        unix_ms = (np.arange(len(truth)) * 1000 / config.timeline_hz).astype(int)
+        truth_1hz, given_1hz = (resample_1hz(unix_ms, labels)[1] for labels in (truth, given))
+        kept = truth_1hz != NO_LABEL
+        matrix = confusion_matrix(truth_1hz[kept], given_1hz[kept], len(place))
         session = f"{recording.subject}/{recording.session}"
         by_session[session] = by_session.get(session, 0) + matrix
     confusions = np.stack(list(by_session.values())) if by_session else np.zeros((0, len(place), len(place) + 1))
-    return Timelines(found.names, found.truth, found.given, found.fine, confusions)
+    return Timelines(names, truths, givens, config.timeline_hz, confusions)
 
 
 def at_rate(
@@ -110,11 +118,6 @@ def at_rate(
     times = np.arange(max(1, int(recording.duration_s * hz))) / hz
     segments = [(place[s.label], s.start_s, s.end_s) for s in recording.segments if s.label in place]
     return sampled(segments, times), fuse(votes, times, len(place))
-
-
-def scored_only(truth: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both without the times whose truth is not scored."""
-    return truth[truth != NO_LABEL], given[truth != NO_LABEL]
 
 
 def figures(scores: WindowScores, lines: Timelines, config: EvaluationConfig) -> dict[str, Interval]:
@@ -128,9 +131,10 @@ def figures(scores: WindowScores, lines: Timelines, config: EvaluationConfig) ->
 def plain_figures(scores: WindowScores, lines: Timelines, answers: Sequence[Answer]) -> dict[str, float]:
     """Figures without an interval."""
     found: dict[str, float] = {"num_distinct_segments": float(num_distinct_segments(answers))}
-    if lines.fine:
-        found["edit"] = float(np.mean([edit_score(truth, given) for truth, given in lines.fine]))
-        found |= {f"f1_at_{round(100 * k)}": segmental_f1(lines.fine, k) for k in OVERLAPS}
+    pairs = lines.scored
+    if pairs:
+        found["edit"] = float(np.mean([edit_score(truth, given) for truth, given in pairs]))
+        found |= {f"f1_at_{round(100 * k)}": segmental_f1(pairs, k) for k in OVERLAPS}
     return found
 
 
