@@ -2,9 +2,9 @@
 
     python benchmarks/operations_ocr.py [--data ../shared/data]
 
-Scenes (ICDAR 2015, a receipt): a true word counts as read when a line whose box holds its centre contains it (letters and
-digits only, case ignored); words marked ### do not count; words of one character neither. Word crops: the whole text must
-match in the same sense; character error rate is the edit distance over the true length.
+Scenes (ICDAR 2015, a receipt): a true word counts as read when a line whose box holds its centre contains it (letters
+and digits only, case ignored); words marked ### do not count; words of one character neither. Word crops: the whole
+text must match in the same sense; character error rate is the edit distance over the true length.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python benchmarks/operations_properties.py [--people 24]
 
-Under the default light, each person's known colours (hands, gloves or skin; scanner; pen) are compared with what GET_PROPERTIES
-calls the object's inner part in the decoded video. The expected name is that of the colour the renderer painted with; colours
-within a CIE-Lab distance of 6 of another name's are counted as `borderline` and shown apart. Size is compared to the scene
-truth through SEGMENT_OBJECT_AT's mask nowhere: masks come from the truth, so only colours can be wrong here.
+Under the default light, each person's known colours (hands, gloves or skin; scanner; pen) are compared with what
+GET_PROPERTIES calls the object's inner part in the decoded video. The expected name is that of the colour the renderer
+painted with; colours within a Lab distance of 6 of another name's are `borderline` and also shown apart. Masks come
+from the scene truth, so only colours can be wrong here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from components.data_synthesis.recordings.config import RecordingsConfig, TwinSe
 from components.data_synthesis.recordings.read import RecordingsInputs, RecordingsOutputs, read_recordings
 from components.data_synthesis.recordings.twin.appearance import draw_look
 from components.data_synthesis.recordings.twin.people import list_jobs
-from components.data_synthesis.recordings.twin.truth import object_mask
 from components.data_synthesis.recordings.twin.render import video_path
+from components.data_synthesis.recordings.twin.truth import object_mask
 from components.shared.operations import OperationsConfig, default_registry
 from components.shared.operations.colours import NAMES, name_pixels
 from components.shared.operations.masks import encode_mask

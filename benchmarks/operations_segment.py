@@ -4,10 +4,10 @@
 
 One inner point an instance (the place farthest from its mask's edge) over the COCO sample and the DAVIS mask; mean
 intersection over union by size class (COCO's: area under 32², under 96², the rest). The choice between candidates was
-fitted on the images at even places of the sorted list (`--fit` does it again and prints the weights), so the figures are
-of the images at odd places. Peers: GrabCut with a rectangle of half the picture's sides around the point, 5 iterations;
-flood fill with a tolerance of 20 against the seed; watershed with a disc at the point and the picture's border as markers.
-Times are single-threaded, on pictures scaled to 640 px on the longer side.
+fitted on the images at even places of the sorted list (`--fit` does it again and prints the weights), so the figures
+are of the images at odd places. Peers: GrabCut with a rectangle of half the picture's sides around the point, 5
+iterations; flood fill with a tolerance of 20 against the seed; watershed with a disc at the point and the picture's
+border as markers. Times are the thread's processor time, on pictures scaled to 640 px on the longer side.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def compare(instances: list[Instance]) -> None:
     for instance in instances:
         image, mask, x, y = load(instance)
         for name, method in METHODS.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             found = method(image, x, y)
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append((time.thread_time() - start) * 1e3)
             results[name].setdefault(instance.size, []).append(overlap(found, mask))
     sizes = ["small", "medium", "large", "DAVIS"]
     counts = ", ".join(f"{size} {len(results['pixelis'].get(size, []))}" for size in sizes)

@@ -20,7 +20,7 @@ class OperationsConfig(Section):
     """How a crop becomes square: `letterbox` keeps its shape on black, `resize` stretches it."""
     zoom_min_side: int = Field(28, ge=1, le=1024)
     """Source crops with a side of this many pixels or fewer are refused."""
-    time_limit_s: float = Field(10.0, gt=0, le=600)
+    time_limit_s: float = Field(30.0, gt=0, le=600)
     """A call that takes longer fails with `timeout`."""
     max_calls: int = Field(16, ge=1, le=1000)
     """Calls of one answer that are executed; the rest fail with `too_many_calls`."""

@@ -135,4 +135,5 @@ def read_text(config: OperationsConfig) -> Operation:
         run,
         example={"frame": 8, "box": [250, 0, 500, 250]},
         frames_used=used,
+        prepare=engine,
     )

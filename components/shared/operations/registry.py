@@ -64,6 +64,7 @@ class Operation:
         version: Part of the cache key: change it when results change.
         frames_used: Which frames a call touches (for the cache's key and for the pool); None where any may be.
         cacheable: Whether results are worth more than hashing the frames they come from.
+        prepare: Loads what the operation needs, once; its time does not count against a call's limit.
         isolate: Run in a thread of its own under the time limit (False only for code bounded by construction).
     """
 
@@ -76,6 +77,7 @@ class Operation:
     frames_used: Callable[[Any, int], Iterable[int]] | None = None
     cacheable: bool = True
     isolate: bool = True
+    prepare: Callable[[], object] | None = None
 
     def schema(self) -> dict[str, Any]:
         """Name, description and JSON schema of the arguments, in the shape function-calling prompts use."""
@@ -232,6 +234,8 @@ class Registry:
                 self._cache_size -= _size(self._cache.popitem(last=False)[1])
 
     def _limited(self, item: Operation, arguments: Arguments, frames: Frames) -> OperationResult:
+        if item.prepare is not None:
+            item.prepare()
         if not item.isolate:
             return self._guarded(item, arguments, frames)
         if self.faults[item.name, "timeout"] >= self.config.quarantine_after:
