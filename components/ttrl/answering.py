@@ -242,7 +242,7 @@ class Replies:
                 agreements = [
                     (similarity, answer is not None and name_of(answer) == name_of(winner.answer))
                     for similarity, answer, other in near
-                    if other == text
+                    if self.memory.same_question(other, text)
                 ]
                 confidence = adjusted_confidence(
                     confidence, agreements, num_asked=config.neighbours, weight=config.neighbour_weight

@@ -10,7 +10,7 @@ into an answer. Errors are `{"error", "remedy", "trace_id"}`; every answer carri
     GET  /metrics    Prometheus                                                                              viewer
     GET  /healthz    the process lives · GET /readyz a model answers (else 503)                              open
     POST /admin/pause | resume | rollback                                                                  operator
-    POST /admin/read-only | writable | tune                                                                   admin
+    POST /admin/read-only | writable | tune | erase                                                           admin
 
 Guarantees: without a model the answer is 503, never a made-up prediction; a body is read only after the key was
 checked, and never past the cap; no question, answer or file name is logged.
@@ -25,6 +25,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -37,7 +38,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from components.shared.runtime.config import Section, describe
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
 from components.ttrl.metrics import Metrics
-from components.ttrl.security import Caller, Gatekeeper, RateLimiter, Role
+from components.ttrl.security import Caller, Gatekeeper, RateLimiter, Role, is_loopback
 from components.ttrl.service import Asked, Media, Service
 from components.ttrl.uploads import UploadRefused, received, too_big
 
@@ -75,6 +76,14 @@ class Tuning(Section):
     """New values of settings that may change while the service runs."""
 
     settings: dict[str, float | int | bool]
+
+
+class Erasure(Section):
+    """What is to be erased: experiences by id, by source (key name) or by subject."""
+
+    ids: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
 
 
 def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
@@ -151,6 +160,15 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
         wanted = await _body(request, Tuning)
         return JSONResponse(await asyncio.to_thread(service.tune, wanted.settings, by=caller.name))
 
+    @app.post("/admin/erase")
+    async def erase(request: Request) -> JSONResponse:
+        caller = gate.check(request, "admin")
+        wanted = await _body(request, Erasure)
+        if not (wanted.ids or wanted.sources or wanted.subjects):
+            raise Refused(422, "erase needs `ids`, `sources` or `subjects`.")
+        work = partial(service.erase, ids=wanted.ids, sources=wanted.sources, subjects=wanted.subjects, by=caller.name)
+        return JSONResponse(await asyncio.to_thread(work))
+
     @app.post("/admin/{action}")
     async def admin(action: str, request: Request) -> JSONResponse:
         actions: dict[str, tuple[Role, Callable[..., dict[str, Any]]]] = {
@@ -182,7 +200,7 @@ class _Gate:
         caller = self._gatekeeper.identify(key)
         if caller is None:
             raise Refused(401, "no valid API key was sent.", remedy="Send `Authorization: Bearer KEY`.")
-        if self._gatekeeper.is_open and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        if self._gatekeeper.is_open and not _is_local(request):
             raise Refused(403, "the open local service does not answer pages of other sites.")
         if not caller.may(role):
             raise Refused(403, f"this needs the role {role}; the key has {caller.role}.")
@@ -190,6 +208,13 @@ class _Gate:
         if wait_s > 0:
             raise Refused(429, "too many requests with this key.", retry_after_s=wait_s)
         return caller
+
+
+def _is_local(request: Request) -> bool:
+    """Whether an open service may trust that no foreign web page asks (cross-site requests, rebound host names)."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return False
+    return is_loopback(request.url.hostname or "")
 
 
 class _Slots:

@@ -25,6 +25,7 @@ import numpy as np
 from components.ttrl.buffer import BufferConfig, Experience, ExperienceBuffer, ExperienceBufferError, Where
 from components.ttrl.config import TtrlConfig
 from components.ttrl.gating import Lesson
+from components.ttrl.redaction import redact, redact_text
 from components.ttrl.voting import Answer
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Memory:
         self._lock = threading.Lock()
         settings = BufferConfig(dimension=width, capacity_records=config.capacity, retention_days=config.retention_days)
         with faults():
-            self._buffer = ExperienceBuffer.open(directory / f"experiences-{width}", settings)
+            self._buffer = ExperienceBuffer.open(directory / f"experiences-{width}", settings, redact=redact)
 
     def remember(
         self,
@@ -131,6 +132,15 @@ class Memory:
             for similarity, item in near
             if item.attributes.get("encoder") == self._encoder
         ]
+
+    def same_question(self, stored: str, asked: str) -> bool:
+        """Whether a stored question is the asked one (what is stored was redacted)."""
+        return stored == redact_text(asked)
+
+    def erase(self, *, ids: Sequence[str], sources: Sequence[str], subjects: Sequence[str]) -> int:
+        """Remove experiences and every byte of them; returns how many."""
+        with faults():
+            return self._buffer.erase(ids=ids, sources=sources, subjects=subjects)
 
     def lessons(self, num: int, labels: Sequence[str]) -> list[Stored]:
         """Up to `num` experiences that may be learned from, drawn by priority, with their frames."""

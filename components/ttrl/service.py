@@ -16,12 +16,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
 from components.ttrl import sandbox
 from components.ttrl.answering import Asked, Replies
+from components.ttrl.audit import AuditLog
 from components.ttrl.config import TtrlConfig
 from components.ttrl.memory import MemoryFault
 from components.ttrl.metrics import Metrics
@@ -60,6 +62,7 @@ class Service:
         self._replies: Replies | None = None
         self._loader: threading.Thread | None = None
         self._lock: StateLock | None = None
+        self._log: AuditLog | None = None
         self._admin = threading.Lock()
         self._closing = threading.Event()
         self.started_s = time.time()
@@ -73,6 +76,7 @@ class Service:
             EnvironmentFault: another process owns the directory, or it cannot be written.
         """
         self._lock = StateLock(self.state_dir)
+        self._log = AuditLog(self.state_dir)
         if leftovers := sweep(self.upload_dir):
             log.info("%d uploads of a process that was killed are removed", leftovers)
         sandbox.warm_up(["components.ttrl.decoding"])
@@ -191,7 +195,7 @@ class Service:
         """
         with self._admin:
             digest = self.require_ready().rollback()
-            self._audit("rollback", by, {"adapter": digest})
+            self._audited("rollback", by, {"adapter": digest})
         self.tune({"learn": False}, by=by)
         return {"adapter_digest": digest, "learning": False}
 
@@ -202,6 +206,26 @@ class Service:
     def writable(self, *, by: str) -> dict[str, Any]:
         """Store again."""
         return self._set_read_only(False, by)
+
+    def erase(self, *, ids: Sequence[str], sources: Sequence[str], subjects: Sequence[str], by: str) -> dict[str, Any]:
+        """Remove experiences with every byte of them (log, snapshots, frames, index).
+
+        Adapters that learned from them stay; an operator may roll back to one from before.
+
+        Raises:
+            EnvironmentFault: not all bytes are gone yet.
+        """
+        memory = self.require_ready().memory
+        try:
+            if memory is None:
+                raise MemoryFault("there is no buffer")
+            count = memory.erase(ids=ids, sources=sources, subjects=subjects)
+        except KeyError:
+            raise InputError("an id is not an experience's; nothing was erased.") from None
+        except MemoryFault as fault:
+            raise EnvironmentFault(f"not all bytes are erased ({fault}).", remedy="Ask again.") from None
+        self._audited("erase", by, {"ids": len(ids), "sources": len(sources), "subjects": len(subjects), "num": count})
+        return {"erased": count}
 
     def tune(self, settings: dict[str, Any], *, by: str) -> dict[str, Any]:
         """Change settings while running.
@@ -218,7 +242,7 @@ class Service:
             before = {key: getattr(self.config, key) for key in settings}
             self.config = TtrlConfig.parse(json.dumps(self.config.model_dump(mode="json") | settings), name="ttrl")
             after = {key: getattr(self.config, key) for key in settings}
-            self._audit("tune", by, {"before": before, "after": after})
+            self._audited("tune", by, {"before": before, "after": after})
         self.metrics.learning.set(float(self.config.learn))
         return after
 
@@ -226,12 +250,9 @@ class Service:
         replies = self.require_ready()
         with self._admin:
             replies.read_only = value
-            self._audit("read-only" if value else "writable", by, {})
+            self._audited("read-only" if value else "writable", by, {})
         return {"read_only": value}
 
-    def _audit(self, action: str, by: str, facts: dict[str, Any]) -> None:
-        line = json.dumps({"at": time.time(), "by": by, "action": action, **facts}, sort_keys=True)
-        with open(self.state_dir / "audit.jsonl", "a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _audited(self, action: str, by: str, facts: dict[str, Any]) -> None:
+        assert self._log is not None, "start was called"
+        self._log.append(action, by, facts)

@@ -11,6 +11,8 @@ import cv2
 import pytest
 from ttrl_support import LABELS, NUM_FRAMES, TIMES, Server, frame, video
 
+from components.ttrl.audit import verify
+
 QUESTION = "Which operation is under way, when does it start and end, and what comes next?"
 SETTINGS = {
     "rollouts": 8,
@@ -217,7 +219,26 @@ def test_only_named_settings_can_be_tuned(server):
     assert post("/admin/tune", json={"settings": {"label_margin": 0.1}}).json() == {"label_margin": 0.1}
     assert post("/admin/tune", json={"settings": {"label_margin": 0.15}}).status_code == 200
     audit = (server.state / "audit.jsonl").read_text()
-    assert '"before": {"label_margin": 0.15}' in audit
+    assert '"before":{"label_margin":0.15}' in audit
+    assert verify(server.state) >= 2
+
+
+def test_pages_of_other_sites_are_not_answered(server):
+    for headers in ({"sec-fetch-site": "cross-site"}, {"host": "evil.example"}):
+        assert server.client.get("/status", headers=headers).status_code == 403
+
+
+def test_personal_data_is_redacted_and_erased(server, clip):
+    question = "Is Anna's parcel, call +49 170 1234567 or write anna@example.org, being packed?"
+    identity = ask(server, clip, question).json()["experience_id"]
+    stored = b"".join(p.read_bytes() for p in server.state.rglob("*") if p.is_file())
+    assert b"parcel, call [number] or write [e-mail], being packed" in stored
+    assert b"1234567" not in stored
+    post = server.client.post
+    assert post("/admin/erase", json={}).status_code == 422
+    assert post("/admin/erase", json={"ids": [identity]}).json() == {"erased": 1}
+    assert post("/feedback", json={"experience_id": identity, "correct": True}).status_code == 422
+    assert not any(b"parcel, call" in p.read_bytes() for p in server.state.rglob("*") if p.is_file())
 
 
 def finished_updates(server, clip, count):
