@@ -186,7 +186,8 @@ def mlflow(
         raise ConfigError(
             f"{root / 'mlflow.db'} does not exist: no run has been made there.", remedy="Start one with pixelis run."
         )
-    console().print(f"http://{host}:{port} shows {store}; stop with Ctrl-C", highlight=False)
+    page = f"http://{host}:{port}/#/experiments/1/runs" if store.startswith("sqlite") else f"http://{host}:{port}"
+    console().print(f"{page} shows {store}; stop with Ctrl-C", highlight=False)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host, "--port", str(port)]
     raise typer.Exit(subprocess.call(command))
 

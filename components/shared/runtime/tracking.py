@@ -17,6 +17,7 @@ from components.shared.runtime.records import ArtifactRecord, StepRecord
 from components.shared.runtime.report import Report
 
 EXPERIMENT = "pixelis"
+KIND = "custom_model_development"  # opens the page on runs and models rather than on traces
 RECORD_FILE = "step_record.json"
 DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests; the whole sha256 goes into a tag
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -39,7 +40,9 @@ def experiment_id(mlflow_client: Any) -> str:
     if found:
         return found.experiment_id
     try:
-        return mlflow_client.create_experiment(name, artifact_location=os.environ.get("PIXELIS_MLFLOW_ARTIFACTS"))
+        return mlflow_client.create_experiment(
+            name, artifact_location=os.environ.get("PIXELIS_MLFLOW_ARTIFACTS"), tags={"mlflow.experimentKind": KIND}
+        )
     except MlflowException:  # another step was first
         return mlflow_client.get_experiment_by_name(name).experiment_id
 
