@@ -94,6 +94,8 @@ class RftConfig(StepSection):
     """Settings of the operations: the ones the trajectories were made with."""
     num_validation: int = Field(200, ge=1, le=100_000)
     """Validation questions a kind, asked before and after, greedily and sampled."""
+    validation_samples: int = Field(4, ge=1, le=64)
+    """Sampled answers to each of them; one greedy."""
     max_operation_drop: float = Field(0.02, ge=0, le=1)
     """The reinforced policy is not chosen where greedy accuracy on operation questions falls by more than this."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")

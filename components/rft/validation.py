@@ -30,11 +30,11 @@ class Validation:
 
     Attributes:
         figures: `<mode>_<kind>_<figure>` -> value.
-        right: `<mode>_<kind>` -> 0/1 a question, in the questions' order.
+        right: `<mode>_<kind>` -> share of right answers to each question, in the questions' order.
     """
 
     figures: dict[str, float]
-    right: dict[str, list[int]]
+    right: dict[str, list[float]]
 
     def kinds(self) -> list[str]:
         """Kinds of question there are."""
@@ -42,13 +42,14 @@ class Validation:
 
 
 def validate(policy: Policy, tasks: Sequence[Task], registry: Registry, config: RftConfig) -> Validation:
-    """Ask every question once greedily and once sampled at the training temperature."""
+    """Ask every question once greedily and `validation_samples` times at the training temperature."""
     figures: dict[str, float] = {}
-    right: dict[str, list[int]] = {}
+    right: dict[str, list[float]] = {}
     for mode in MODES:
+        times = 1 if mode == "greedy" else config.validation_samples
         episodes = run_episodes(
             policy,
-            tasks,
+            [task for task in tasks for _ in range(times)],
             registry,
             temperature=0.0 if mode == "greedy" else config.temperature,
             max_turns=config.max_turns,
@@ -58,7 +59,8 @@ def validate(policy: Policy, tasks: Sequence[Task], registry: Registry, config: 
         for kind in KINDS:
             asked = [episode for episode in episodes if episode.question.kind == kind]
             if asked:
-                right[f"{mode}_{kind}"] = [int(is_correct(episode.question, episode.answer)) for episode in asked]
+                hits = np.array([is_correct(episode.question, episode.answer) for episode in asked], np.float64)
+                right[f"{mode}_{kind}"] = hits.reshape(-1, times).mean(axis=1).tolist()
                 measured = closeup_figures(asked) if kind == "closeup" else operation_figures(asked)
                 figures |= {f"{mode}_{kind}_{name}": value for name, value in measured.items()}
     return Validation(figures, right)
@@ -111,7 +113,7 @@ def saw_evidence(episode: Episode) -> bool:
 
 
 def paired_difference(
-    before: Sequence[int], after: Sequence[int], *, seed: int, num_resamples: int = 2000
+    before: Sequence[float], after: Sequence[float], *, seed: int, num_resamples: int = 2000
 ) -> tuple[float, float, float]:
     """Mean of after - before over the same questions, with its 95 % bootstrap interval: (mean, low, high)."""
     difference = np.asarray(after, np.float64) - np.asarray(before, np.float64)

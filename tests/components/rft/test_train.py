@@ -15,7 +15,7 @@ from components.rft.config import RftConfig
 from components.rft.questions import plan, sample_questions
 from components.rft.train import RftInputs, RftOutputs, build_orchestrator, reinforce, train_policy
 from components.rft.update import Learner, learn
-from components.rft.validation import Validation, helped, paired_difference, saw_evidence
+from components.rft.validation import Validation, helped, paired_difference, saw_evidence, validate
 from components.shared.operations import default_registry
 from components.shared.policy.interface import Message
 from components.shared.policy.native import load_policy
@@ -223,10 +223,10 @@ def test_validation_questions_are_chosen_by_seed_and_never_more_than_there_are(t
 
 def figures(closeup: float | None, operation: float) -> Validation:
     values = {f"{mode}_operation_accuracy": operation for mode in ("greedy", "sampled")}
-    right = {"greedy_operation": [1], "sampled_operation": [1]}
+    right = {"greedy_operation": [1.0], "sampled_operation": [1.0]}
     if closeup is not None:
         values |= {f"{mode}_closeup_accuracy": closeup for mode in ("greedy", "sampled")}
-        right |= {"greedy_closeup": [1], "sampled_closeup": [1]}
+        right |= {"greedy_closeup": [1.0], "sampled_closeup": [1.0]}
     return Validation(values, right)
 
 
@@ -243,6 +243,16 @@ def figures(closeup: float | None, operation: float) -> Validation:
 )
 def test_when_reinforcement_helped(before: Any, after: Any, expected: bool) -> None:
     assert helped(figures(*before), figures(*after), max_operation_drop=0.02)[0] is expected
+
+
+def test_sampled_accuracy_is_the_mean_over_samples_of_each_question(toy: Any, toy_tasks: Any) -> None:
+    config = SMALL.model_copy(update={"validation_samples": 8, "temperature": 1.0})
+    found = validate(toy.policy(), toy_tasks, default_registry(config.operations), config)
+    assert len(found.right["greedy_closeup"]) == len(found.right["sampled_closeup"]) == len(toy_tasks)
+    assert set(found.right["greedy_closeup"]) <= {0.0, 1.0}
+    assert all(share * 8 == int(share * 8) for share in found.right["sampled_closeup"])
+    assert np.mean(found.right["sampled_closeup"]) == pytest.approx(found.figures["sampled_closeup_accuracy"])
+    assert 0.1 < found.figures["sampled_closeup_accuracy"] < 0.9
 
 
 def test_the_paired_interval_holds_the_mean_and_is_narrower_than_unpaired() -> None:
