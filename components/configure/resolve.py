@@ -6,19 +6,16 @@ section or its code, and by nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from components.configure.config import DESTINATIONS, RunForm
+from components.configure.sources import source_digest
 from components.shared.runtime.config import StepSection, canonical_json, describe
 from components.shared.runtime.errors import ConfigError
-
-SHARED = "components.shared"
 
 
 def resolve_sections(
@@ -88,14 +85,3 @@ def validated(name: str, reference: str, section: dict[str, Any]) -> StepSection
         raise ConfigError(
             describe(error, name), remedy="See pipeline_config.yaml for every key and its meaning."
         ) from error
-
-
-def source_digest(package: str) -> str:
-    """sha256 (first 16 hex digits) over the sources of a step's package and of everything shared."""
-    digest = hashlib.sha256()
-    for name in (package, SHARED):
-        module = importlib.import_module(name)
-        root = Path(str(module.__file__)).parent
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{name}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

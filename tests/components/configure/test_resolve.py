@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from components.configure.resolve import resolve_sections, source_digest
+from components.configure import sources
+from components.configure.resolve import resolve_sections
+from components.configure.sources import source_digest
 from components.shared.runtime.errors import ConfigError
 from pipelines.config import compose, sections
 from pipelines.steps import SECTIONS
@@ -59,3 +62,28 @@ def test_sections_are_canonical_json() -> None:
 def test_steps_have_digests_of_their_own() -> None:
     digests = {source_digest(reference.partition(":")[0].rpartition(".")[0]) for reference in SECTIONS.values()}
     assert len(digests) == len(SECTIONS)
+
+
+def test_a_digest_follows_imports_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "step/__init__.py": "",
+        "step/verb.py": "def go():\n    from components.shared.near import thing\n",
+        "shared/__init__.py": "",
+        "shared/near.py": "from components.shared import deep\nthing = 1\n",
+        "shared/deep.py": "",
+        "shared/far.py": "",
+    }.items():
+        path = tmp_path / "components" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+
+    def digest() -> str:
+        sources.imported.cache_clear()
+        return source_digest("components.step")
+
+    before = digest()
+    (tmp_path / "components/shared/far.py").write_text("x = 1\n")
+    assert digest() == before
+    (tmp_path / "components/shared/deep.py").write_text("x = 1\n")
+    assert digest() != before
