@@ -48,14 +48,6 @@ def segments_holding(store: FileStore, state: State, keys: set[bytes]) -> list[i
     return found
 
 
-def forget_names(rows: Rows) -> None:
-    """Drop the texts of sources, subjects and labels that no live record has."""
-    live = rows.live()
-    for column, names in rows.names.items():
-        used = np.unique(rows.columns[column][live])
-        names.keep_only(set(used.tolist()))
-
-
 def overwrite(maintenance: Maintenance, directory: Path, keys: set[bytes]) -> None:
     """Rewrite all that holds bytes of removed keys.
 
@@ -65,7 +57,7 @@ def overwrite(maintenance: Maintenance, directory: Path, keys: set[bytes]) -> No
     with maintenance.busy:
         store, state = maintenance.store, maintenance.state
         with maintenance.mutex:
-            forget_names(state.rows)
+            state.forget_names()
         shutil.rmtree(directory / "damaged", ignore_errors=True)
         if isinstance(store, FileStore):
             with maintenance.journal.commit.io:

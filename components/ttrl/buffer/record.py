@@ -32,6 +32,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ VERSION = 1
 FIXED = struct.Struct("<16sdddffIIIIBBHIHH")
 VISUAL, TEXT = 1, 2
 _nan = math.nan
+_local = threading.local()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -133,11 +135,19 @@ def encode(experience: Experience, dimension: int, *, origin: int = 0) -> bytes:
 
 
 def _pack(e: Experience) -> bytes:
-    return msgpack.packb((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
+    return _packer().pack((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
 
 
 def _pack_tags(e: Experience) -> bytes:
-    return msgpack.packb((e.source, e.subject, e.label))
+    return _packer().pack((e.source, e.subject, e.label))
+
+
+def _packer() -> msgpack.Packer:
+    """This thread's packer (making one costs as much as packing a small record)."""
+    packer = getattr(_local, "packer", None)
+    if packer is None:
+        packer = _local.packer = msgpack.Packer(use_bin_type=True)
+    return packer
 
 
 def _check_numbers(e: Experience) -> None:

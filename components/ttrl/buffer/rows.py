@@ -6,16 +6,17 @@ no longer matches is stale.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-COLUMNS: dict[str, Any] = {
-    "sequence": np.int64, "address": np.int64, "size": np.int64, "patched": np.int64, "created": np.float64,
-    "updated": np.float64, "override": np.float64, "confidence": np.float32, "reward": np.float32,
-    "retrieved": np.uint32, "succeeded": np.uint32, "origin": np.uint32, "source": np.int32, "subject": np.int32,
-    "label": np.int32, "flags": np.uint8,
-}  # fmt: skip
+ROW = np.dtype(
+    [
+        ("sequence", np.int64), ("address", np.int64), ("size", np.int64), ("patched", np.int64),
+        ("created", np.float64), ("updated", np.float64), ("override", np.float64), ("confidence", np.float32),
+        ("reward", np.float32), ("retrieved", np.uint32), ("succeeded", np.uint32), ("origin", np.uint32),
+        ("source", np.int32), ("subject", np.int32), ("label", np.int32), ("flags", np.uint32),
+    ]
+)  # fmt: skip
+"""A record. One structured array, so that storing a record is one assignment; `columns` are views of it."""
 
 
 class Names:
@@ -48,7 +49,8 @@ class Rows:
     """Columns by slot. Not thread-safe: the buffer's state lock."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, np.ndarray] = {name: np.zeros(0, dtype) for name, dtype in COLUMNS.items()}
+        self.table = np.zeros(0, ROW)
+        self.columns: dict[str, np.ndarray] = {name: self.table[name] for name in ROW.names or ()}
         self.keys = np.zeros((0, 16), np.uint8)
         self.alive = np.zeros(0, bool)
         self.slot_of: dict[bytes, int] = {}
@@ -112,10 +114,8 @@ class Rows:
 
     def _grow(self, slots: int) -> None:
         room = max(1024, slots + slots // 4)
-        for name, column in self.columns.items():
-            larger = np.zeros(room, column.dtype)
-            larger[: len(column)] = column
-            self.columns[name] = larger
-        keys, alive = np.zeros((room, 16), np.uint8), np.zeros(room, bool)
+        table, keys, alive = np.zeros(room, ROW), np.zeros((room, 16), np.uint8), np.zeros(room, bool)
+        table[: len(self.table)] = self.table
         keys[: len(self.keys)], alive[: len(self.alive)] = self.keys, self.alive
-        self.keys, self.alive = keys, alive
+        self.table, self.keys, self.alive = table, keys, alive
+        self.columns = {name: table[name] for name in ROW.names or ()}

@@ -14,14 +14,20 @@ import numpy as np
 
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.log.frame import Found, Kind, frame_size
+from components.ttrl.buffer.log.heads import HEAD
 from components.ttrl.buffer.record import FIXED, TEXT, VISUAL
-from components.ttrl.buffer.rows import Rows
-from components.ttrl.buffer.vectors import VectorBlocks, hybrid
+from components.ttrl.buffer.rows import ROW, Rows
+from components.ttrl.buffer.vectors import BLOCK_ROWS, VectorBlocks, hybrid
 
 PATCH = struct.Struct("<16sddffIIQ")
 """id, updated_s, priority override, confidence, reward, retrieval_count, success_count, sequence of the record."""
 REMOVE = struct.Struct("<16sQBxHxxxx")
 """id, sequence of the record, reason, number of i64 that follow: the segments that still hold a version of it."""
+FIXED_ROW = np.dtype([(name, HEAD.fields[name][0]) for name in HEAD.names[9:]])  # type: ignore[index]
+"""The fixed part of a record, as in the log."""
+assert FIXED_ROW.itemsize == FIXED.size
+SHARED = ("created", "updated", "override", "confidence", "reward", "retrieved", "succeeded", "flags")
+"""Columns that are copied from the record as they are."""
 REASONS = ("removed", "evicted", "expired", "erased")
 BATCH = 4096
 MERGE_AT = 4096
@@ -55,6 +61,7 @@ class State:
         self.live_bytes = 0
         self.shadow: dict[bytes, set[int]] = {}
         """Segments that hold superseded versions of a live key: what its removal must outlive."""
+        self._tags_seen: dict[bytes, tuple[int, int, int]] = {}
         self.version = 0
         """Grows with every change of what a search can return."""
         self.fresh: list[np.ndarray] = []
@@ -87,51 +94,103 @@ class State:
                 slots[:] = [np.unique(np.concatenate(slots))]
 
     def _put(self, batch: Sequence[Found]) -> None:
-        rows, dim = self.rows, self.config.dimension
-        fixed = [FIXED.unpack_from(item.body) for item in batch]
-        last = {f[0]: i for i, f in enumerate(fixed)}  # of two versions in one batch the later one stands
-        if len(last) < len(batch):
-            keep = sorted(last.values())
-            batch, fixed = [batch[i] for i in keep], [fixed[i] for i in keep]
-        dropped = [self._supersede(f[0], rows.slot_of[f[0]]) for f in fixed if f[0] in rows.slot_of]
-        slots = rows.take([f[0] for f in fixed])
+        """Store records, several at once where they come at once: one pass of each numpy call."""
+        keys = [bytes(item.body[:16]) for item in batch]
+        if len(set(keys)) < len(keys):  # of two versions in one batch the later one stands
+            last = {key: i for i, key in enumerate(keys)}
+            batch, keys = [batch[i] for i in sorted(last.values())], sorted(last, key=last.__getitem__)
+        rows = self.rows
+        dropped = [self._supersede(key, rows.slot_of[key]) for key in keys if key in rows.slot_of]
+        slots = rows.take(keys)
         self.vectors.reserve(rows.used)
-        names, matrix = rows.names, np.empty((len(batch), dim), np.float32)
-        tags = np.empty((len(batch), 3), np.int32)
-        for i, (item, f) in enumerate(zip(batch, fixed)):
-            flags, count, tagged = f[11], f[12], f[14]
-            visual = np.frombuffer(item.body, "<f4", dim, FIXED.size) if flags & VISUAL else None
-            offset = FIXED.size + (4 * dim if flags & VISUAL else 0)
-            text = np.frombuffer(item.body, "<f4", dim, offset) if flags & TEXT else None
-            offset += 4 * dim if flags & TEXT else 0
-            if visual is not None and text is not None:
-                visual = hybrid(visual, text, visual_weight=self.config.index.visual_weight, normalise=self._cosine)
-            matrix[i] = visual if visual is not None else text
-            if count:
-                self.take_frames(int(slots[i]), item.body[offset : offset + 32 * count])
-            source, subject, label = msgpack.unpackb(item.body[offset + 32 * count : offset + 32 * count + tagged])
-            tags[i] = names["source"].code(source), names["subject"].code(subject), names["label"].code(label)
+        if len(batch) == 1:
+            self._put_one(batch[0], int(slots[0]))
+        else:
+            self._put_many(batch, slots)
         for names_before in dropped:
             self._drop(names_before)
-        if self._cosine:
-            norm = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
-            matrix /= np.where(norm > 0, norm, 1.0)[:, None]
-        self.vectors.write(slots, matrix)
-        columns = list(zip(*fixed))
-        sizes = [frame_size(len(item.body)) for item in batch]
-        for name, values in (
-            ("sequence", [item.sequence for item in batch]), ("address", [item.address for item in batch]),
-            ("size", sizes), ("patched", 0), ("created", columns[1]), ("updated", columns[2]),
-            ("override", columns[3]), ("confidence", columns[4]), ("reward", columns[5]), ("retrieved", columns[6]),
-            ("succeeded", columns[7]), ("origin", [f[8] or item.body_crc for f, item in zip(fixed, batch)]),
-            ("flags", columns[11]), ("source", tags[:, 0]), ("subject", tags[:, 1]), ("label", tags[:, 2]),
-        ):  # fmt: skip
-            rows.columns[name][slots] = values
-        self.live_bytes += sum(sizes)
         self.touched.append(slots)
         self.fresh.append(slots)
         self.version += 1
         self.sequence = max(self.sequence, batch[-1].sequence)
+
+    def _put_one(self, item: Found, slot: int) -> None:
+        body = item.body
+        (_, created, updated, override, confidence, reward, retrieved, succeeded, origin, dim, _, flags, frames, _,
+         tagged, _) = FIXED.unpack_from(body)  # fmt: skip
+        size = frame_size(len(body))
+        end = FIXED.size + 4 * dim * (2 if flags == VISUAL | TEXT else 1)
+        source, subject, label = self._tags(body, end + 32 * frames, tagged)
+        self.rows.table[slot] = (
+            item.sequence, item.address, size, 0, created, updated, override, confidence, reward, retrieved, succeeded,
+            origin or item.body_crc, source, subject, label, flags,
+        )  # fmt: skip
+        block, row = divmod(slot, BLOCK_ROWS)
+        vector = np.frombuffer(body, "<f4", dim, FIXED.size)
+        if flags == VISUAL | TEXT:
+            text = np.frombuffer(body, "<f4", dim, FIXED.size + 4 * dim)
+            vector = hybrid(vector, text, visual_weight=self.config.index.visual_weight, normalise=self._cosine)
+        target = self.vectors.blocks[block][row]
+        if self._cosine:
+            norm = float(np.sqrt(np.dot(vector, vector)))
+            np.multiply(vector, 1.0 / norm if norm > 0 else 1.0, out=target)
+        else:
+            target[:] = vector
+        if frames:
+            self.take_frames(slot, body[end : end + 32 * frames])
+        self.live_bytes += size
+
+    def _put_many(self, batch: Sequence[Found], slots: np.ndarray) -> None:
+        dim, count = self.config.dimension, len(batch)
+        bodies = [item.body for item in batch]
+        head = np.frombuffer(b"".join([body[: FIXED.size] for body in bodies]), FIXED_ROW)
+        table = np.zeros(count, ROW)
+        for name in SHARED:
+            table[name] = head[name]
+        table["sequence"] = [item.sequence for item in batch]
+        table["address"] = [item.address for item in batch]
+        sizes = [frame_size(len(body)) for body in bodies]
+        table["size"] = sizes
+        table["origin"] = np.where(head["origin"] > 0, head["origin"], [item.body_crc for item in batch])
+        stop = FIXED.size + 4 * dim
+        matrix = np.frombuffer(bytearray().join([body[FIXED.size : stop] for body in bodies]), "<f4").reshape(count, dim)
+        both = np.flatnonzero(head["flags"] == VISUAL | TEXT)
+        if len(both):
+            text = np.stack([np.frombuffer(bodies[i], "<f4", dim, stop) for i in both])
+            matrix[both] = hybrid(matrix[both], text, visual_weight=self.config.index.visual_weight,
+                                  normalise=self._cosine)  # fmt: skip
+        if self._cosine:
+            norm = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+            matrix /= np.where(norm > 0, norm, 1.0)[:, None]
+        self.vectors.write(slots, matrix)
+        ends = np.where(head["flags"] == VISUAL | TEXT, stop + 4 * dim, stop).tolist()
+        frames, tagged = head["frames"].tolist(), head["tagged"].tolist()
+        tags = [self._tags(bodies[i], ends[i] + 32 * frames[i], tagged[i]) for i in range(count)]
+        table["source"], table["subject"], table["label"] = zip(*tags)
+        self.rows.table[slots] = table
+        for i in np.flatnonzero(head["frames"]).tolist():
+            self.take_frames(int(slots[i]), bodies[i][ends[i] : ends[i] + 32 * frames[i]])
+        self.live_bytes += sum(sizes)
+
+    def _tags(self, body: bytes | memoryview, offset: int, length: int) -> tuple[int, int, int]:
+        """Numbers of source, subject and label; the same three strings come again and again."""
+        packed = bytes(body[offset : offset + length])
+        known = self._tags_seen.get(packed)
+        if known is None:
+            names = self.rows.names
+            source, subject, label = msgpack.unpackb(packed)
+            known = names["source"].code(source), names["subject"].code(subject), names["label"].code(label)
+            if len(self._tags_seen) > BATCH:
+                self._tags_seen.clear()
+            self._tags_seen[packed] = known
+        return known
+
+    def forget_names(self) -> None:
+        """Drop the texts of sources, subjects and labels that no live record has."""
+        live = self.rows.live()
+        self._tags_seen.clear()
+        for column, names in self.rows.names.items():
+            names.keep_only(set(np.unique(self.rows.columns[column][live]).tolist()))
 
     @property
     def _cosine(self) -> bool:

@@ -31,7 +31,9 @@ class Spare:
         self.prepare()
 
     def prepare(self) -> None:
-        """Begin zeroing another file."""
+        """Begin zeroing another file, unless one is ready or under way."""
+        if self.ready or (self._thread is not None and self._thread.is_alive()):
+            return
         self.ready, self._stop = False, False
         self._thread = threading.Thread(target=self._zero, name="buffer-zeroing", daemon=True)
         self._thread.start()
