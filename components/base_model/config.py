@@ -90,7 +90,7 @@ class HubConfig(Section):
     """Expected digests by file name; files not named are not checked."""
     view_size: int = Field(224, ge=28, le=1344)
     """Side of the policy's frames in pixels (the clips' view size)."""
-    max_pixels: int = Field(112 * 112, ge=784, le=16_777_216)
+    max_pixels: int = Field(336 * 336, ge=784, le=16_777_216)
     """A larger image is scaled down to this many pixels: bounds the tokens of 16 frames."""
 
 

@@ -48,7 +48,7 @@ def prepare_base(config: BaseModelConfig, inputs: BaseInputs, outputs: BaseOutpu
     """Write the base folder; see the module's docstring.
 
     Raises:
-        InputError: no training or validation clip.
+        InputError: no training clip.
         ArtifactError: a hub folder that is incomplete or altered.
         EnvironmentFault: no network and no local folder.
     """
@@ -96,23 +96,29 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
     clock = Clock()
     registry = default_registry(config.operations)
     train = read_examples(inputs.clips, inputs.trajectories, "train", config.max_clips, registry, seed=config.seed)
-    held_out = read_examples(inputs.clips, inputs.trajectories, "validation", config.num_validation, None)
     phrases, choices = texts_of(train)
     policy = new_policy(config, manifest, train, phrases, choices)
     clock.lap("reading")
     frames = frames_of(train, manifest.labels)
     head, vision_curve = train_vision(policy, frames, crops_of(train, choices), config.vision, config.seed)
     clock.lap("vision")
-    accuracy = frame_accuracy(policy, head, frames_of(held_out, manifest.labels), 4096, config.seed)
+    figures: dict[str, float] = {}
+    validated = read_index(inputs.clips).count("validation") > 0
+    if validated:
+        held_out = read_examples(inputs.clips, inputs.trajectories, "validation", config.num_validation, None)
+        figures["frame_accuracy"] = frame_accuracy(
+            policy, head, frames_of(held_out, manifest.labels), 4096, config.seed
+        )
     lessons = Lessons(train, config.language.caption_share, config.language.closeup_share, config.seed)
     key = work_key(config, inputs)
     language_curve = train_language(policy, lessons, config.language, outputs.work, key)
     clock.lap("language")
-    asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_validation)
-    figures = operation_figures(policy, asked, manifest.labels, constant_segment(inputs.trajectories))
+    if validated:
+        asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_validation)
+        figures |= operation_figures(policy, asked, manifest.labels, constant_segment(inputs.trajectories))
     clock.lap("measuring")
     policy.save_base(outputs.model)
-    metrics = {"frame_accuracy": accuracy, **figures, **clock.seconds}
+    metrics = {**figures, **clock.seconds}
     metrics["num_parameters"] = float(sum(parameter.numel() for parameter in policy.model.parameters()))
     metrics["num_train_clips"] = float(len(train))
     return Report(
@@ -175,10 +181,15 @@ def summary(metrics: dict[str, float]) -> str:
     lines = [
         f"A tiny Qwen2.5-VL of {metrics['num_parameters'] / 1e6:.1f} M parameters, pretrained on "
         f"{metrics['num_train_clips']:.0f} clips of training people.",
-        "",
-        f"Vision: {metrics['frame_accuracy']:.3f} of the frames of validation people right "
-        f"({metrics['vision_seconds']:.0f} s).",
     ]
+    if "frame_accuracy" not in metrics:
+        lines += ["", "There is no validation clip: nothing was measured."]
+    else:
+        lines += [
+            "",
+            f"Vision: {metrics['frame_accuracy']:.3f} of the frames of validation people right "
+            f"({metrics['vision_seconds']:.0f} s).",
+        ]
     if metrics.get("num_windows"):
         lines.append(
             f"Language: OCA {metrics['oca']:.3f}, AA@1 {metrics['aa']:.3f} on {metrics['num_windows']:.0f} windows, "

@@ -33,6 +33,8 @@ class Frames:
     where: np.ndarray
     labels: np.ndarray
     phases: np.ndarray
+    num_labels: int
+    """Scored labels; class `num_labels` is everything else."""
 
 
 def frames_of(examples: Sequence[Example], labels: Sequence[str]) -> Frames:
@@ -45,7 +47,11 @@ def frames_of(examples: Sequence[Example], labels: Sequence[str]) -> Frames:
             classes.append(number.get(label, len(labels)))
             phases.append(phase)
     return Frames(
-        [example.view for example in examples], np.array(where), np.array(classes), np.array(phases, np.float32)
+        [example.view for example in examples],
+        np.array(where),
+        np.array(classes),
+        np.array(phases, np.float32),
+        len(labels),
     )
 
 
@@ -86,13 +92,12 @@ def train_vision(
         seed: Of batches and heads.
 
     Returns:
-        The operation head ((width -> classes + phase), for measuring), and the loss curve.
+        The head (width -> labels, everything else, phase), for measuring, and the loss curve.
     """
     visual, patching = policy.model.model.visual, policy.patching
-    num_classes = int(frames.labels.max()) + 2  # one more for the phase
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = torch.nn.Linear(policy.model.config.text_config.hidden_size, num_classes)
+        head = torch.nn.Linear(policy.model.config.text_config.hidden_size, frames.num_labels + 2)
         values = torch.nn.Linear(head.in_features, max(1, int(crops[1].max()) + 1 if len(crops[1]) else 1))
     visual.requires_grad_(True)
     parameters = [*visual.parameters(), *head.parameters(), *values.parameters()]
@@ -151,9 +156,8 @@ def jitter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def frame_accuracy(policy: NativePolicy, head: torch.nn.Linear, frames: Frames, limit: int, seed: int) -> float:
-    """Share of right labels among at most `limit` random frames whose label is scored (class below the last)."""
-    last = head.out_features - 2
-    scored = np.flatnonzero(frames.labels < max(last, 1))
+    """Share of right labels among at most `limit` random frames whose label is scored."""
+    scored = np.flatnonzero(frames.labels < frames.num_labels)
     chosen = np.random.default_rng([seed, 2]).permutation(scored)[:limit]
     right = 0
     with torch.no_grad():

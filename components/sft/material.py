@@ -53,6 +53,20 @@ def read_lessons(trajectories: Path, split: str, limit: int) -> Lessons:
     return Lessons(by_stage)
 
 
+def read_both(trajectories: Path, num_train: int, num_validation: int) -> tuple[Lessons, list[Conversation], bool]:
+    """(training lessons, validation conversations, whether these are of other people).
+
+    Data too small to have validation trajectories gives up every tenth training trajectory instead: choosing the best
+    checkpoint then rests on the same people, and the report says so.
+    """
+    train = read_lessons(trajectories, "train", num_train)
+    if read_index(trajectories).count("validation"):
+        return train, read_lessons(trajectories, "validation", num_validation).upto(len(STAGES)), True
+    held = [conversation for items in train.by_stage.values() for conversation in items[::10]][:num_validation]
+    kept = {stage: [item for index, item in enumerate(items) if index % 10] for stage, items in train.by_stage.items()}
+    return (Lessons(kept) if sum(map(len, kept.values())) else train), held, False
+
+
 def batch_of(pool: list[Conversation], seed: int, step: int, size: int) -> list[Conversation]:
     """`size` conversations: passes through a permutation of the pool, each pass in another order."""
     chosen = []

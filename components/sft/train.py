@@ -46,10 +46,10 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
     """Write the adapter's folder; see the module's docstring.
 
     Raises:
-        InputError: no training or validation trajectory.
+        InputError: no training trajectory.
         ArtifactError: a base that cannot be loaded.
     """
-    from components.sft.material import read_lessons
+    from components.sft.material import read_both
     from components.sft.trainer import Trainer
     from components.shared.learning.asking import constant_segment, operation_figures, read_asked
     from components.shared.policy.native import load_policy
@@ -59,9 +59,8 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         policy = load_policy(inputs.base, device=config.device, dtype=config.dtype, quantisation=config.quantisation)
         policy.add_adapter(rank=config.rank, alpha=config.alpha, seed=config.seed)
         policy.set_gradient_checkpointing(config.gradient_checkpointing)
-        train = read_lessons(inputs.trajectories, "train", config.max_trajectories)
-        validation = read_lessons(inputs.trajectories, "validation", config.num_validation).upto(2)
-        asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_asked)
+        train, validation, unseen = read_both(inputs.trajectories, config.max_trajectories, config.num_validation)
+        asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_asked) if unseen else []
         policy.warm(image for lesson in (*train.upto(2), *validation) for message in lesson for image in message.images)
         estimate = estimate_bytes(policy, config, train.upto(2)[: config.micro_batch])
         rss_before = memory.peak_bytes
@@ -92,7 +91,7 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         metrics=metrics,
         provenance=read_index(inputs.trajectories).provenance,
         curves=run.curves,
-        markdown=summary(metrics, trainer, run),
+        markdown=summary(metrics, trainer, run, unseen=unseen),
         facts={
             "adapter_digest": digest,
             "base_digest": policy.base_digest,
@@ -163,7 +162,7 @@ def figures_of(run: Run, before: dict[str, float], after: dict[str, float]) -> d
     }
 
 
-def summary(metrics: dict[str, float], trainer: Trainer, run: Run) -> str:
+def summary(metrics: dict[str, float], trainer: Trainer, run: Run, *, unseen: bool) -> str:
     """The report's text."""
     from components.sft.curriculum import STAGES
 
@@ -185,6 +184,10 @@ def summary(metrics: dict[str, float], trainer: Trainer, run: Run) -> str:
         lines.append(
             f"\n{metrics['num_windows']:.0f} windows, {metrics['num_boundary_windows']:.0f} with a boundary; the best "
             f"constant segment's tIoU@0.5 is {metrics['tiou_constant']:.3f}."
+        )
+    if not unseen:
+        lines.append(
+            "\nThere is no validation trajectory: the checkpoint was chosen on held-out training trajectories."
         )
     lines.append(
         f"\nMemory: {metrics['estimated_bytes'] / 2**20:.0f} MiB estimated for model and training, measured "

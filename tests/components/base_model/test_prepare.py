@@ -146,9 +146,17 @@ def test_data_without_closeups_goes_through(tmp_path):
     assert report.facts["choices"] == []
 
 
-def test_no_validation_clip_is_an_error(tmp_path):
+def test_without_validation_clips_nothing_is_measured_and_the_report_says_so(tmp_path):
     write_material(tmp_path / "in", counts={"train": 4, "validation": 0})
-    with pytest.raises(InputError, match="no clip in split validation"):
+    stages = {"vision": {"steps": 2, "batch": 4, "crops": 0}, "language": {"steps": 2, "batch": 2}}
+    report = run(tmp_path / "in", tmp_path / "out", **stages)
+    assert "oca" not in report.metrics
+    assert "nothing was measured" in report.markdown
+
+
+def test_no_training_clip_is_an_error(tmp_path):
+    write_material(tmp_path / "in", counts={"train": 0, "validation": 2})
+    with pytest.raises(InputError, match="no clip in split train"):
         run(tmp_path / "in", tmp_path / "out")
 
 

@@ -88,3 +88,9 @@ def material(tmp_path_factory):
         policy.language.embed_tokens.weight.mul_(10)
     policy.save_base(root / "base")
     return root
+
+
+@pytest.fixture
+def make_material():
+    """`write_material`."""
+    return write_material

@@ -181,3 +181,13 @@ def test_no_trajectories_is_an_error(material, tmp_path):
 
     with pytest.raises(InputError, match="no test trajectory"):
         read_lessons(material / "trajectories", "test", 10)
+
+
+def test_without_validation_trajectories_some_training_ones_are_held_out(tmp_path, make_material):
+    from components.sft.material import read_both
+
+    make_material(tmp_path, {"train": 24, "validation": 0})
+    train, held, unseen = read_both(tmp_path / "trajectories", 100, 100)
+    assert not unseen
+    assert (sum(train.counts()), len(held)) == (21, 3)
+    assert not {id(item) for item in held} & {id(item) for item in train.upto(2)}
