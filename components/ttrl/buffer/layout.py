@@ -55,7 +55,7 @@ def load_or_create(directory: Path, config: BufferConfig, disk: Disk, *, read_on
         if read_only:
             raise BufferFormatError(f"{directory} is not an experience buffer: {NAME} is missing.")
         content = {"format": FORMAT, "dimension": config.dimension, "adapter": config.adapter, "id": uuid.uuid4().hex}
-        replace_file(disk, path, _sealed(content))
+        replace_file(disk, path, sealed(content))
         disk.sync_directory(directory.parent)
     return check(read(path), path, config)
 
@@ -92,7 +92,8 @@ def check(content: dict[str, Any], path: Path, config: BufferConfig) -> dict[str
     return content
 
 
-def _sealed(content: dict[str, Any]) -> bytes:
+def sealed(content: dict[str, Any]) -> bytes:
+    """The identity file's bytes, with their checksum."""
     return (canonical_json({**content, "crc32c": crc32c(canonical_json(content).encode())}) + "\n").encode()
 
 

@@ -53,7 +53,7 @@ class FileStore:
         for path in sorted(directory.glob("*.log")):
             segment = Segment(int(path.stem), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             self.segments[segment.number] = segment
-            self.gone |= read_gone(segment.descriptor)
+            self.gone |= read_gone(segment)
 
     def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> list[int]:
         """See `Store.append`."""
@@ -70,7 +70,10 @@ class FileStore:
         if segment is None:
             raise BufferDamagedError(f"{segment_path(self.directory, address >> SHIFT)} is gone.")
         offset = address & OFFSET_MASK
-        data = os.pread(segment.descriptor, 1 << 14, offset)
+        try:
+            data = os.pread(segment.descriptor, 1 << 14, offset)
+        except OSError as error:
+            raise BufferDamagedError(f"segment {segment.number} cannot be read at offset {offset}: {error}.") from error
         if len(data) >= HEADER.size:
             magic, header_crc, kind, _, group, length, sequence, body_crc, _ = HEADER.unpack_from(data)
             if magic == MAGIC and crc32c(data[8 : HEADER.size]) == header_crc:

@@ -54,8 +54,9 @@ def opening_entry(buffer_id: str, gone: set[int]) -> Entry:
     return entry(Kind.SEGMENT, msgpack.packb({"buffer": buffer_id, "gone": ranges(gone)}))
 
 
-def read_gone(descriptor: int) -> set[int]:
+def read_gone(segment: Segment) -> set[int]:
     """Segment numbers that the first frame of a segment says no longer exist; empty where it is damaged."""
+    descriptor = segment.descriptor
     data = os.pread(descriptor, HEADER.size, 0)
     if len(data) < HEADER.size:
         return set()

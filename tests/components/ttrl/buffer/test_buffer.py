@@ -339,7 +339,7 @@ def test_a_newer_format_is_refused(tmp_path, settings):
 
     ExperienceBuffer.open(tmp_path / "b", settings).close()
     content = layout.read(tmp_path / "b" / "buffer.json")
-    (tmp_path / "b" / "buffer.json").write_bytes(layout._sealed({**content, "format": FORMAT + 1}))
+    (tmp_path / "b" / "buffer.json").write_bytes(layout.sealed({**content, "format": FORMAT + 1}))
     with pytest.raises(BufferFormatError, match=f"format {FORMAT + 1}"):
         ExperienceBuffer.open(tmp_path / "b", settings)
 

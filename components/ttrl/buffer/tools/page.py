@@ -1,0 +1,135 @@
+"""`stat --html`: one self-contained page; sources, priorities, ages, and what the neighbours of one experience look like."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.shared.runtime.page import STYLE, inline_png
+from components.ttrl.buffer.buffer import ExperienceBuffer
+from components.ttrl.buffer.errors import ExperienceBufferError
+from components.ttrl.buffer.query import Neighbour
+from components.ttrl.buffer.tools.inspect import stat
+from components.ttrl.buffer.tools.opening import view
+
+SHOWN = 8
+SCATTERED = 2000
+MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
+
+
+def stat_page(directory: Path, *, identity: str = "") -> str:
+    """The page as HTML.
+
+    Args:
+        directory: The buffer.
+        identity: Whose neighbours to show; by default those of the newest record.
+    """
+    numbers = stat(directory)
+    with view(directory) as buffer:
+        ids = buffer.ids()
+        parts = [f"<h1>Experience buffer {html.escape(directory.name)}</h1>", _table(numbers)]
+        if ids:
+            chosen = identity or ids[-1]
+            vector = _vector(buffer, chosen)
+            near = buffer.search_knn(vector, SHOWN + 1)
+            parts += [
+                "<h2>Sources, priorities, ages</h2>", inline_png(_overview(buffer, numbers), "sources, priorities, ages"),
+                f"<h2>Neighbours of {html.escape(chosen)}</h2>",
+                inline_png(_scatter(buffer, near), "records in the plane of their two main directions"),
+                _neighbours(buffer, near),
+            ]  # fmt: skip
+    head = f"<meta charset=utf-8><title>Experience buffer</title><style>{STYLE}td img{{max-width:96px}}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def _table(numbers: dict[str, Any]) -> str:
+    rows = []
+    for name, value in numbers.items():
+        text = ", ".join(f"{k} {v}" for k, v in list(value.items())[:12]) if isinstance(value, dict) else str(value)
+        rows.append(f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _vector(buffer: ExperienceBuffer, identity: str) -> np.ndarray:
+    experience = buffer.get(identity)
+    return buffer.hybrid(experience.visual, experience.text)
+
+
+def _overview(buffer: ExperienceBuffer, numbers: dict[str, Any]) -> bytes:
+    plt = _pyplot()
+    rows = buffer._state.rows
+    live = rows.live()
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+    top = list(numbers["sources"].items())[:12][::-1]
+    axes[0].barh([name[:24] or "(none)" for name, _ in top], [count for _, count in top])
+    axes[0].set_title("records by source")
+    axes[1].hist(buffer._selection.weights(live), bins=40)
+    axes[1].set_title("priority")
+    axes[2].hist((buffer.clock() - rows.created[live]) / 3600, bins=40)
+    axes[2].set_title("age, hours")
+    return _png(figure)
+
+
+def _scatter(buffer: ExperienceBuffer, near: list[Neighbour]) -> bytes:
+    plt = _pyplot()
+    state = buffer._state
+    live = state.rows.live()
+    step = max(1, len(live) // SCATTERED)
+    shown = live[::step]
+    matrix = state.vectors.read(shown)
+    centre = matrix.mean(0)
+    _, _, directions = np.linalg.svd(matrix - centre, full_matrices=False)
+    plane = directions[:2].T
+    points = (matrix - centre) @ plane
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    labels = state.rows.label[shown]
+    axis.scatter(points[:, 0], points[:, -1], s=8, c=labels % 20, cmap="tab20", alpha=0.6)
+    for order, neighbour in enumerate(near):
+        place = (_vector(buffer, neighbour.id) - centre) @ plane
+        axis.plot(place[0], place[-1], "ks" if order == 0 else "ko", markersize=9 if order == 0 else 6, fillstyle="none")
+    axis.set_title("square: the experience; circles: its neighbours; colour: label")
+    return _png(figure)
+
+
+def _neighbours(buffer: ExperienceBuffer, near: list[Neighbour]) -> str:
+    rows = ["<tr><th>similarity<th>label<th>confidence<th>reward<th>source<th>question<th>first frame</tr>"]
+    for neighbour in near:
+        experience = buffer.get(neighbour.id)
+        image = _image(buffer, experience.frames[0]) if experience.frames else ""
+        cells = [f"{neighbour.similarity:.3f}", html.escape(neighbour.label), f"{neighbour.confidence:.2f}",
+                 f"{neighbour.reward:.2f}", html.escape(neighbour.source), html.escape(experience.question[:120]),
+                 image]  # fmt: skip
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _image(buffer: ExperienceBuffer, digest: str) -> str:
+    try:
+        data = buffer.frame(digest)
+    except ExperienceBufferError as error:
+        return html.escape(type(error).__name__)
+    kind = next((kind for magic, kind in MAGIC.items() if data.startswith(magic)), "")
+    if not kind:
+        return f"{len(data)} bytes"
+    return f'<img alt="first frame" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    _pyplot().close(figure)
+    return stream.getvalue()

@@ -1,0 +1,182 @@
+"""Repair: what can be read is kept, what cannot is put aside and named; and compaction on demand.
+
+Every file that is replaced is kept as `damaged/NAME.broken` (until an erasure empties that folder).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgpack
+
+from components.ttrl.buffer import layout
+from components.ttrl.buffer.buffer import ExperienceBuffer
+from components.ttrl.buffer.disk import Disk, replace_file
+from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
+from components.ttrl.buffer.index import file
+from components.ttrl.buffer.index.builder import CURRENT
+from components.ttrl.buffer.lock import OwnerLock
+from components.ttrl.buffer.log.frame import Entry, Kind, encode
+from components.ttrl.buffer.log.reader import SegmentScan, frames
+from components.ttrl.buffer.log.segment import Segment, opening_entry, read_gone, segment_path
+from components.ttrl.buffer.record import FIXED
+from components.ttrl.buffer.snapshot import Snapshot
+from components.ttrl.buffer.tools.opening import config_of
+
+
+@dataclass
+class RepairReport:
+    """What was wrong and what was done."""
+
+    actions: list[str] = field(default_factory=list)
+    lost_bytes: int = 0
+    records: int = 0
+    """Records there are afterwards."""
+
+
+def repair(directory: Path) -> RepairReport:
+    """Make a damaged buffer whole again, without what cannot be read.
+
+    Raises:
+        BufferLockedError: its owner is running.
+        BufferFormatError: there is nothing to repair from.
+    """
+    report, disk = RepairReport(), Disk()
+    lock = OwnerLock(directory)
+    try:
+        if (directory / "log").exists():
+            _identity(directory, disk, report)
+            identity = layout.read(directory / layout.NAME)["id"]
+            _segments(directory, identity, disk, report)
+            _missing(directory, identity, disk, report)
+            _derived(directory, directory / "snapshots", "*.snapshot", _good_snapshot, disk, report)
+        else:
+            config_of(directory)
+        _derived(directory, directory / "index", CURRENT, _good_index, disk, report)
+    finally:
+        lock.release()
+    with ExperienceBuffer.open(directory, config_of(directory)) as buffer:
+        for damage in buffer.recovery.damages:
+            report.actions.append(f"left out: {damage}")
+        buffer.compact(everything=True)
+        report.records = len(buffer)
+    return report
+
+
+def compact(directory: Path, *, everything: bool = False) -> int:
+    """Rewrite segments with dead bytes (`everything`: all); returns the bytes freed.
+
+    Raises:
+        BufferLockedError: its owner is running (and compacts by itself).
+    """
+    with ExperienceBuffer.open(directory, config_of(directory)) as buffer:
+        before = buffer.stats()["disk_bytes"]
+        if everything:
+            buffer.compact(everything=True)
+        else:
+            while buffer.compact():
+                pass
+        return int(before - buffer.stats()["disk_bytes"])
+
+
+def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
+    """buffer.json from the log, where it is missing or damaged."""
+    path = directory / layout.NAME
+    if path.exists():
+        try:
+            layout.read(path)
+            return
+        except BufferFormatError:
+            _aside(directory, path, report)
+    dimension, identity = 0, ""
+    for segment_file in sorted((directory / "log").glob("*.log")):
+        for found in frames(_segment(segment_file).view(), 0, SegmentScan()):
+            if found.kind == Kind.SEGMENT:
+                identity = identity or str(msgpack.unpackb(found.body)["buffer"])
+            elif found.kind == Kind.EXPERIENCE:
+                dimension = FIXED.unpack_from(found.body)[9]
+        if dimension and identity:
+            break
+    if not (dimension and identity):
+        raise BufferFormatError(f"{directory} has no readable record to rebuild {layout.NAME} from.")
+    content = {"format": layout.FORMAT, "dimension": dimension, "adapter": "file", "id": identity}
+    replace_file(disk, path, layout.sealed(content))
+    report.actions.append(f"{layout.NAME} rebuilt from the log: dimension {dimension}")
+
+
+def _segments(directory: Path, identity: str, disk: Disk, report: RepairReport) -> None:
+    """Rewrite each damaged segment with its good frames, under its own number."""
+    for path in sorted((directory / "log").glob("*.log")):
+        segment, scan = _segment(path), SegmentScan()
+        view = segment.view()
+        good = [found for found in frames(view, 0, scan) if found.kind != Kind.SEGMENT]
+        lost = sum(damage.size_bytes for damage in scan.damages)
+        rest = 0 if scan.zero_tail else len(view) - scan.end
+        if not lost and not rest:
+            continue
+        opening = opening_entry(identity, read_gone(segment))
+        parts = list(encode(opening, 0))
+        for found in good:
+            parts.extend(encode(Entry(found.kind, bytes(found.body), found.body_crc, found.group), found.sequence))
+        _aside(directory, path, report, keep=True)
+        replace_file(disk, path, b"".join(parts))
+        report.lost_bytes += lost + rest
+        report.actions.append(f"{path.name}: {len(good)} good frames kept, {lost + rest} bytes lost")
+
+
+def _missing(directory: Path, identity: str, disk: Disk, report: RepairReport) -> None:
+    """An empty segment in the place of each missing one."""
+    folder = directory / "log"
+    paths = {int(path.stem): path for path in folder.glob("*.log")}
+    gone = set().union(*(read_gone(_segment(path)) for path in paths.values())) if paths else set()
+    named = set(paths)
+    for path in (directory / "snapshots").glob("*.snapshot"):
+        try:
+            named |= {number for number, _, _ in Snapshot.decode(path.read_bytes(), path.name).segments}
+        except BufferDamagedError:
+            continue
+    for number in range(1, max(named, default=0) + 1):
+        if number not in paths and number not in gone:
+            replace_file(disk, segment_path(folder, number), b"".join(encode(opening_entry(identity, set()), 0)))
+            report.actions.append(f"segment {number} is lost: an empty one stands in its place")
+
+
+def _derived(
+    directory: Path, folder: Path, pattern: str, good: Callable[[Path], None], disk: Disk, report: RepairReport
+) -> None:
+    """Put damaged files that can be made again aside."""
+    for path in sorted(folder.glob(pattern)) if folder.exists() else []:
+        try:
+            good(path)
+        except BufferDamagedError:
+            _aside(directory, path, report)
+            disk.sync_directory(folder)
+
+
+def _good_snapshot(path: Path) -> None:
+    Snapshot.decode(path.read_bytes(), path.name)
+
+
+def _good_index(path: Path) -> None:
+    file.read(path)
+
+
+def _aside(directory: Path, path: Path, report: RepairReport, *, keep: bool = False) -> None:
+    folder = directory / "damaged"
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{path.name}.broken"
+    if keep:
+        shutil.copyfile(path, target)
+    else:
+        path.replace(target)
+    report.actions.append(f"{path.name} kept as damaged/{target.name}")
+
+
+def _segment(path: Path) -> Segment:
+    return Segment(int(path.stem), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
