@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from components.shared.runtime.errors import ConfigError, PixelisError
+from pipelines import commands
 from pipelines.steps import STEPS
 
 ORDER = [step.name for step in STEPS if step.name != "finish"]
@@ -31,6 +32,9 @@ app = typer.Typer(
 )
 ttrl_app = typer.Typer(help="The deployed service: status, stop, serve.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ttrl_app, name="ttrl")
+app.add_typer(commands.operations_app, name="operations")
+app.add_typer(commands.shards_app, name="shards")
+app.add_typer(commands.buffer_app, name="buffer")
 
 RunRoot = Annotated[Path, typer.Option(help="Folder that keeps runs, cache, tracking store and service state.")]
 Sets = Annotated[
