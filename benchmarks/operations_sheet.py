@@ -34,8 +34,8 @@ def twin_rows() -> list[Row]:
         truth.mkdir()
         section = TwinSection(num_train_people=2, num_validation_people=1, num_test_people=1, train_session_s=8)
         read_recordings(RecordingsConfig(twin=section), RecordingsInputs(), RecordingsOutputs(recordings, truth))
-        frames = load_frames([next(recordings.rglob("*.mp4"))])
-        scene = json.loads(next(truth.glob("*.json")).read_text())
+        frames = load_frames([min(recordings.rglob("*.mp4"))])
+        scene = json.loads(min(truth.glob("*.json")).read_text())
     height, width = frames[0].shape[:2]
     hand = scene["objects"]["right_hand"]["boxes"]
     cartons = scene["objects"]["box"]["boxes"]

@@ -25,7 +25,7 @@ def name_pixels(pixels: np.ndarray) -> np.ndarray:
         (chroma < 9) & (light >= 85) | (chroma < 14) & (light >= 93),
         (chroma < 10) | ((chroma < 14) & (light < 60)),
         (hue < 12) & (light >= 66) | (hue >= 345) & (light >= 60),
-        ((hue < 12) | (hue >= 345)) & (light < 38) & (chroma < 38),
+        ((hue < 12) | (hue >= 345)) & ((light < 38) & (chroma < 38) | (light < 62) & (chroma < 24)),
         (hue < 12) | (hue >= 345),
         (hue < 46) & (light >= 57) & (chroma >= 52),
         (hue < 42),
