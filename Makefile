@@ -8,7 +8,7 @@ RUN_ROOT ?= runs
 bin := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit e2e compile lock clean
+.PHONY: help setup demo test check unit e2e compile render validate-manifests manifests-config lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,24 @@ e2e: setup ## The pipeline at the smallest size: run, gate's branches, forced fa
 compile: setup ## Compile every profile to KFP's IR YAML under build/
 	mkdir -p build
 	for profile in twin gpu-3b gpu-7b; do $(bin)/pixelis compile --profile $$profile --output build/pixelis-$$profile.yaml || exit 1; done
+
+render: setup ## Render the Kubernetes overlays to YAML under build/
+	mkdir -p build
+	for overlay in local gpu; do $(bin)/python -m pipelines.manifests render manifests/overlays/$$overlay > build/manifests-$$overlay.yaml || exit 1; done
+
+validate-manifests: setup ## Check every Kubernetes object: schemas, policy, alerts
+	$(bin)/python -m pytest tests/manifests
+
+manifests-config: setup ## Rewrite the ConfigMaps that hold the service's configuration
+	$(bin)/python -m pipelines.manifests config
+
+TAG ?= $(shell git rev-parse --short=12 HEAD)
+VARIANT ?= cpu
+IMAGE_ARGS ?=
+
+images: ## Build all images (TAG, VARIANT=cpu|gpu, IMAGE_ARGS="--build-arg BASE_IMAGE=…")
+	docker build $(IMAGE_ARGS) --build-arg VARIANT=$(VARIANT) --build-arg GIT_SHA=$(TAG) -f images/base/Dockerfile -t pixelis-base:$(TAG)-$(VARIANT) .
+	for family in data train serve; do docker build $(IMAGE_ARGS) --build-arg PIXELIS_BASE=pixelis-base:$(TAG)-$(VARIANT) -f images/$$family/Dockerfile -t pixelis-$$family:$(TAG)-$(VARIANT) . || exit 1; done
 
 lock: ## Resolve exact versions with hashes (torch left out: its CPU and CUDA wheels differ; cv2 comes headless)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate \

@@ -14,7 +14,7 @@ from rich.table import Table
 operations_app = typer.Typer(help="Visual operations: list them, try one.", no_args_is_help=True, rich_markup_mode=None)
 shards_app = typer.Typer(help="Shards of clips and trajectories.", no_args_is_help=True, rich_markup_mode=None)
 buffer_app = typer.Typer(help="The service's experience buffer.", no_args_is_help=True, rich_markup_mode=None)
-Buffer = Annotated[Path, typer.Argument(help="Folder of the buffer, such as runs/ttrl/buffer.")]
+Buffer = Annotated[Path, typer.Argument(help="Folder of the buffer, such as runs/ttrl/experiences-128.")]
 
 
 def out() -> Console:
