@@ -35,7 +35,7 @@ check: setup ## Lint, format, types, layers
 	$(bin)/lint-imports
 
 unit: setup ## Unit tests
-	$(bin)/python -m pytest -m "not e2e"
+	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist loadfile -m "not e2e"
 
 e2e: setup ## The pipeline at the smallest size: run, gate's branches, forced failure, resume
 	$(bin)/python -m pytest -m e2e
