@@ -105,6 +105,8 @@ def split(options: argparse.Namespace) -> tuple[list, list]:
 
 def measure(url: str, stream: list, held_out: list, *, rounds: int) -> dict:
     """Ask, learn, ask again."""
+    if status(url)["update_queue"] is None:
+        raise SystemExit(f"the service stores nothing, so it cannot learn: {status(url)['buffer']}")
     with httpx.Client(trust_env=False) as client:
         first = client.post(f"{url}/admin/pause", timeout=30)
         assert first.status_code == 200, first.text

@@ -118,7 +118,7 @@ class Engine:
         self.adapter_digest = digest if directory is not None else self.model.anchor_digest
 
     def _outcome(self, request: Asked, episodes: Sequence[Episode], text: np.ndarray | None) -> Outcome:
-        answers = tuple(self.model.usable(episode.answer) for episode in episodes)
+        answers = tuple(self.model.answer_of(episode) for episode in episodes)
         ballot = vote(answers)
         shown = episodes[ballot.winner.representative] if ballot.winner else episodes[0]
         trajectory = tuple(

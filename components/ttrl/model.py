@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from components.shared.learning.episode import SourceFrames, Task
+from components.shared.learning.episode import Episode, SourceFrames, Task
 from components.shared.operations import Registry, default_registry
 from components.shared.policy import adapters
-from components.shared.policy.answers import validate
+from components.shared.policy.answers import parse_reply
 from components.shared.policy.native import NativePolicy, load_policy
 from components.shared.policy.prompts import conversation_for
 from components.shared.runtime.artifacts import read_json, tree_digest
@@ -63,12 +63,16 @@ class PromotedModel:
         """Side of the policy's frames in pixels."""
         return self.policy.description.view_size
 
-    def usable(self, answer: Answer | None) -> Answer | None:
-        """The answer with known labels and times inside the window, else None (an abstention)."""
-        if answer is None:
+    def answer_of(self, episode: Episode) -> Answer | None:
+        """An episode's answer with known labels and times inside the window, else None (an abstention).
+
+        Read from the last message whatever kind of question was asked: nobody says it of a stranger's question.
+        """
+        last = episode.messages[-1]
+        if episode.truncated or last.role != "assistant":
             return None
-        description = self.policy.description
-        return validate(answer, labels=self.labels, choices=description.choices, duration_s=self.window_s)[0]
+        choices = self.policy.description.choices
+        return parse_reply(last.text, labels=self.labels, choices=choices, duration_s=self.window_s).answer
 
     def use_adapter(self, directory: Path | None) -> None:
         """Serve with this adapter; None is the promoted one."""

@@ -139,7 +139,7 @@ def _group(
     model: PromotedModel, item: Item, episodes: Sequence[Episode], outcome: Outcome
 ) -> tuple[list[tuple[int, float]], float]:
     """(rollouts to learn from with their advantages, mean reward) of one experience; notes the visit."""
-    answers = [model.usable(episode.answer) for episode in episodes]
+    answers = [model.answer_of(episode) for episode in episodes]
     ballot = vote(answers)
     flipped = bool(item.label and ballot.winner and not same_vote(ballot.winner.answer, item.label))
     flips = item.flips + flipped
@@ -234,4 +234,4 @@ def probe(model: PromotedModel, tasks: Sequence[Task], config: TtrlConfig) -> li
         max_new_tokens=config.max_new_tokens,
         seed=0,
     )
-    return [model.usable(episode.answer) for episode in episodes]
+    return [model.answer_of(episode) for episode in episodes]

@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from ttrl_support import LABELS, video
+from ttrl_support import CHOICES, CLOSEUP, LABELS, video
 
 from components.shared.runtime.errors import EnvironmentFault
 from components.ttrl.answering import Asked
@@ -44,6 +44,13 @@ def start():
 
 def ask(service, clip, **options):
     return service.predict(clip, QUESTION, Asked("tester", "trace", **options))
+
+
+def test_a_close_up_question_is_answered_by_a_value(promoted, tmp_path, start, clip):
+    service = start(promoted, tmp_path)
+    answer = service.predict(clip, CLOSEUP, Asked("tester", "trace"))
+    assert answer["answer"]["value"] in CHOICES
+    assert answer["experience_id"]
 
 
 def test_a_buffer_that_cannot_be_opened_costs_no_answer(promoted, tmp_path, start, clip):

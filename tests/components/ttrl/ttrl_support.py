@@ -14,6 +14,7 @@ import numpy as np
 LABELS = ("Picking", "Scan Label", "Close Box")
 CHOICES = ("horizontal", "vertical")
 NUM_FRAMES = 4
+CLOSEUP = "Which pattern does the tag show?"
 TIMES = (0.0, 1.64, 3.32, 4.96)
 
 
@@ -40,6 +41,9 @@ def teach_format(policy, *, steps: int = 60) -> None:
             answer = {"operation": str(operation), "start_s": 0.0, "end_s": 5.0, "next_operation": None}
             asked = conversation_for(operation_question(), view, TIMES)
             batch.append((*asked, Message("assistant", answer_text(answer))))
+        for value in rng.choice(CHOICES, size=4, p=(0.8, 0.2)):
+            asked = conversation_for(CLOSEUP, view, TIMES)
+            batch.append((*asked, Message("assistant", answer_text({"value": str(value)}))))
         logprobs, mask = policy.token_logprobs(batch)
         optimiser.zero_grad()
         (-(logprobs * mask).sum() / mask.sum()).backward()
@@ -71,7 +75,7 @@ def write_promoted(folder: Path, *, seed: int = 0, with_adapter: bool = True) ->
 
     torch.manual_seed(seed)
     size = TinySize(hidden=48, layers=2, heads=2, kv_heads=1, intermediate=64, vision_hidden=32, vision_depth=1)
-    policy = build_tiny(LABELS, choices=CHOICES, num_frames=NUM_FRAMES, size=size, seed=seed)
+    policy = build_tiny(LABELS, choices=CHOICES, phrases=[CLOSEUP], num_frames=NUM_FRAMES, size=size, seed=seed)
     teach_format(policy)
     policy.save_base(folder / "base")
     if with_adapter:
