@@ -1,12 +1,13 @@
-"""The experience buffer as a contestant of the peer benchmarks (`$BENCH`, a folder holding bench_append.py and the rest).
+"""The experience buffer as a contestant of the peer benchmarks (`$BENCH`, a folder holding bench_append.py and the
+rest).
 
-    python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Async --writers 16 --baseline sqlite-full+lock
-    python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Sync --writers 1
-    python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Sync --recover 100000
-    python -W ignore $BENCH/flush_audit.py --plug benchmarks/buffer_plug.py:Sync
-    python -W ignore $BENCH/bench_knn.py --plug benchmarks/buffer_plug.py:Flat --n 10000 --only faiss-flat,pixelis-flat
-    python -W ignore $BENCH/bench_knn.py --plug benchmarks/buffer_plug.py:Indexed --only faiss-flat,faiss-hnsw32,pixelis-index
-    python -W ignore $BENCH/bench_sample.py --plug benchmarks/buffer_plug.py:Sampler --n 1000000
+    python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Async --writers 16 --baseline
+    sqlite-full+lock python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Sync --writers 1 python
+    -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Sync --recover 100000 python -W ignore
+    $BENCH/flush_audit.py --plug benchmarks/buffer_plug.py:Sync python -W ignore $BENCH/bench_knn.py --plug
+    benchmarks/buffer_plug.py:Flat --n 10000 --only faiss-flat,pixelis-flat python -W ignore $BENCH/bench_knn.py
+    --plug benchmarks/buffer_plug.py:Indexed --only faiss-flat,faiss-hnsw32,pixelis-index python -W ignore
+    $BENCH/bench_sample.py --plug benchmarks/buffer_plug.py:Sampler --n 1000000
 
 What a contestant of bench_append is given is an embedding and a trajectory that msgpack has packed already; ours builds
 an `Experience` around them (the packed trajectory as one attribute), validates, encodes and indexes it: each append is
@@ -42,7 +43,9 @@ class Sync:
 
     def append(self, number, embedding, payload):
         self.buffer.append(
-            Experience(id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload})
+            Experience(
+                id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload}
+            )
         )
 
     def bulk(self, items):
@@ -86,7 +89,9 @@ class Async(Sync):
 
     async def append_async(self, number, embedding, payload):
         await self.buffer.append_async(
-            Experience(id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload})
+            Experience(
+                id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload}
+            )
         )
 
 
@@ -105,11 +110,13 @@ class EightFrames(Sync):
     def append(self, number, embedding, payload):
         frames = [struct.pack("<QQ", number, i) + self.noise[i] for i in range(8)]
         self.buffer.append(
-            Experience(id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload}),
+            Experience(
+                id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload}
+            ),
             frames,
         )
 
-    noise = [np.random.default_rng(i).bytes(24_500) for i in range(8)]  # noqa: RUF012
+    noise = [np.random.default_rng(i).bytes(24_500) for i in range(8)]
 
 
 class _Loaded:

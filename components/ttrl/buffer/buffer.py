@@ -3,8 +3,8 @@
 Guarantees: `append`, `update` and `remove` return when the change survives a power cut; a record is found by `get`,
 `search_knn` and `sample` from that moment on, and never after its removal. Reads never wait for a flush, a snapshot, a
 compaction or an index rebuild.
-Not guaranteed: order between concurrent callers (the sequence number says what it was); what happened to a write whose call
-raised `BufferWriteError` while the device also refused to take it back (it may be there after a restart).
+Not guaranteed: order between concurrent callers (the sequence number says what it was); what happened to a write
+whose call raised `BufferWriteError` while the device also refused to take it back (it may be there after a restart).
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ class ExperienceBuffer:
         self._ready_to_write()
         return int(self._journal.submit(self._changes.remove([_key(identity)], "removed", strict=True)))
 
-    def erase(
-        self, *, ids: Sequence[str] = (), sources: Sequence[str] = (), subjects: Sequence[str] = ()
-    ) -> int:
+    def erase(self, *, ids: Sequence[str] = (), sources: Sequence[str] = (), subjects: Sequence[str] = ()) -> int:
         """Remove experiences and every byte of them from log, snapshots, frames and index; returns how many.
 
         Raises:

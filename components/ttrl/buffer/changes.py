@@ -1,4 +1,5 @@
-"""What appends, updates and removals put into the log. Built when their batch is written, against memory as it is then."""
+"""What appends, updates and removals put into the log. Built when their batch is written, against memory as it is
+then."""
 
 from __future__ import annotations
 
@@ -118,9 +119,7 @@ class Changes:
             )
         return int(self.state.rows.sequence[slot])
 
-    def _fresh(
-        self, identity: str, wanted: list[bytes], blobs: dict[bytes, bytes], pending: Pending
-    ) -> list[bytes]:
+    def _fresh(self, identity: str, wanted: list[bytes], blobs: dict[bytes, bytes], pending: Pending) -> list[bytes]:
         """Frames to write with the record."""
         absent = [d for d in wanted if d not in pending.blobs and not self._kept(d, pending)]
         missing = [digest for digest in absent if digest not in blobs]

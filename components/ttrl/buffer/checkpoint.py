@@ -1,7 +1,7 @@
 """Between memory and a snapshot: taking one of a state, and filling a state from one.
 
-Loading verifies the covered bytes of each segment with one checksum; only a segment that fails is walked frame by frame,
-and only its damaged records are lost.
+Loading verifies the covered bytes of each segment with one checksum; only a segment that fails is walked frame by
+frame, and only its damaged records are lost.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from components.ttrl.buffer.store_file import OFFSET_MASK, SHIFT, FileStore
 from components.ttrl.buffer.vectors import BLOCK_ROWS, hybrid
 
 log = logging.getLogger(__name__)
+CHANGED = (PATCH_ROW.names or ())[1:]
+"""Columns an update of numbers sets."""
 
 
 def take(state: State, store: FileStore) -> Snapshot:
@@ -36,7 +38,7 @@ def take(state: State, store: FileStore) -> Snapshot:
     changed = np.flatnonzero(rows.patched[slots] > 0)
     patch = np.zeros(len(changed), PATCH_ROW)
     patch["row"] = changed
-    for name in PATCH_ROW.names[1:]:
+    for name in CHANGED:
         patch[name] = rows.columns[name][slots[changed]]
     blobs = [(digest, blob) for digest, blob in state.blobs.items() if blob.address >= 0]
     shadow = [(row_of[rows.slot_of[key]], n) for key, numbers in state.shadow.items() for n in numbers]
@@ -156,7 +158,17 @@ def _columns(state: State, head: np.ndarray, arrays: dict[str, np.ndarray]) -> N
     rows, total = state.rows, len(head)
     rows.fill(head["key"])
     columns = rows.columns
-    for name in ("sequence", "created", "updated", "override", "confidence", "reward", "retrieved", "succeeded", "flags"):
+    for name in (
+        "sequence",
+        "created",
+        "updated",
+        "override",
+        "confidence",
+        "reward",
+        "retrieved",
+        "succeeded",
+        "flags",
+    ):
         columns[name][:total] = head[name]
     columns["address"][:total] = arrays["address"]
     columns["origin"][:total] = np.where(head["origin"] > 0, head["origin"], head["body_crc"])
@@ -165,7 +177,7 @@ def _columns(state: State, head: np.ndarray, arrays: dict[str, np.ndarray]) -> N
     for column, name in enumerate(("source", "subject", "label")):
         columns[name][:total] = arrays["tags"][:, column]
     patch = arrays["patch"]
-    for name in PATCH_ROW.names[1:]:
+    for name in CHANGED:
         columns[name][patch["row"]] = patch[name]
     state.live_bytes += int(columns["size"][:total].sum())
 

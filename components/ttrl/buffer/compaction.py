@@ -1,10 +1,11 @@
-"""Compaction of the `file` adapter: the live frames of segments are copied into one new segment, and the old ones deleted.
+"""Compaction of the `file` adapter: the live frames of segments are copied into one new segment, and the old ones
+deleted.
 
-At every moment the log on disk is complete: the new segment appears by rename, verified, and its first frame names the old
-ones as gone; only then are they deleted. A crash in between leaves both or the new one.
+At every moment the log on disk is complete: the new segment appears by rename, verified, and its first frame names
+the old ones as gone; only then are they deleted. A crash in between leaves both or the new one.
 
-What is copied: experiences, blobs and patches in force; removals as long as a segment still holds an older version of what
-they removed. Records keep their sequence numbers.
+What is copied: experiences, blobs and patches in force; removals as long as a segment still holds an older version of
+what they removed. Records keep their sequence numbers.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def candidates(state: State, store: FileStore, dead_share: float, active: int) -
     dead = [n for n, end in extents if 1.0 - live[n] / end > dead_share]
     small = [n for n, end in extents if end < store.segment_bytes // 4 and n not in dead]
     chosen = sorted(dead + (small if len(small) >= 8 else []))
-    total, result = 0, []
+    total = 0
+    result: list[int] = []
     for number in chosen:
         total += int(live[number])
         if result and total > store.segment_bytes:
@@ -132,7 +134,8 @@ class Compaction:
     def _copy(
         self, numbers: Sequence[int], descriptor: int, stop: Callable[[], bool]
     ) -> tuple[list[tuple[int, bytes, int, int]], int, int, int]:
-        """Write the live frames; returns (kind, key, old address, new offset) of each, the end, its checksum, damages."""
+        """Write the live frames; returns (kind, key, old address, new offset) of each, the end, its checksum,
+        damages."""
         opening = opening_entry(self.store.buffer_id, self.store.gone | set(numbers))
         parts: list[bytes] = list(encode(opening, 0))
         pending = offset = sum(map(len, parts))
@@ -145,7 +148,9 @@ class Compaction:
                 if not self._keep(found, set(numbers)):
                     continue
                 frame = encode(Entry(found.kind, bytes(found.body), found.body_crc), found.sequence)
-                copied.append((found.kind, bytes(found.body[: 32 if found.kind == Kind.BLOB else 16]), found.address, offset))
+                copied.append(
+                    (found.kind, bytes(found.body[: 32 if found.kind == Kind.BLOB else 16]), found.address, offset)
+                )
                 parts.extend(frame)
                 size = sum(map(len, frame))
                 offset, pending = offset + size, pending + size
@@ -206,4 +211,3 @@ class Compaction:
                         shadow.setdefault(key, set()).add(number)
         if again:
             relog(again)
-

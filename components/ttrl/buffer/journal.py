@@ -1,4 +1,5 @@
-"""From changes to durable, applied entries: numbers them, writes them in groups, keeps memory in step, answers for faults."""
+"""From changes to durable, applied entries: numbers them, writes them in groups, keeps memory in step, answers for
+faults."""
 
 from __future__ import annotations
 

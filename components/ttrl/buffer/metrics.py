@@ -30,7 +30,11 @@ class Latencies:
         if not self.count:
             return {}
         values = np.array(self._ring[: min(self.count, RING)])
-        return {"p50": float(np.quantile(values, 0.5)), "p99": float(np.quantile(values, 0.99)), "max": float(values.max())}
+        return {
+            "p50": float(np.quantile(values, 0.5)),
+            "p99": float(np.quantile(values, 0.99)),
+            "max": float(values.max()),
+        }
 
 
 def prometheus(stats: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> str:

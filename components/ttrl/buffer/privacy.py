@@ -1,8 +1,9 @@
-"""Erasure and retention: records leave memory and the log at once, and their bytes leave the directory before the call ends.
+"""Erasure and retention: records leave memory and the log at once, and their bytes leave the directory before the
+call ends.
 
-What is rewritten: every segment that holds any version, patch, removal or frame of the erased; all snapshots; the index;
-`damaged/` is emptied. Names (source, subject, label) nobody uses any more are forgotten. What an erasure cannot reach: the
-device's free blocks, file-system journals, backups, and exports made before.
+What is rewritten: every segment that holds any version, patch, removal or frame of the erased; all snapshots; the
+index; `damaged/` is emptied. Names (source, subject, label) nobody uses any more are forgotten. What an erasure
+cannot reach: the device's free blocks, file-system journals, backups, and exports made before.
 """
 
 from __future__ import annotations

@@ -105,4 +105,3 @@ def _whole_groups(state: State, store: Store, covered: dict[int, int], report: S
         blobs = blobs + 1 if found.kind == Kind.BLOB else 0
         entries.append(found)
     return entries
-

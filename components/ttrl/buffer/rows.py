@@ -1,7 +1,7 @@
 """The table of live records: one slot a record, one numpy column a property.
 
-Slots are reused after removal; whoever remembers a slot (an index) remembers the sequence number with it, and a pair that
-no longer matches is stale.
+Slots are reused after removal; whoever remembers a slot (an index) remembers the sequence number with it, and a pair
+that no longer matches is stale.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Nearest neighbours over everything that is live: an index for most of it, the tail by brute force, or all exactly.
 
-Guarantees: a record is found from the moment it is acknowledged; a removed, evicted or replaced one is never returned; a
-rebuild blocks no search (generations are swapped whole).
+Guarantees: a record is found from the moment it is acknowledged; a removed, evicted or replaced one is never
+returned; a rebuild blocks no search (generations are swapped whole).
 """
 
 from __future__ import annotations
@@ -48,7 +48,14 @@ class Search:
     """
 
     def __init__(
-        self, directory: Path, config: BufferConfig, state: State, disk: Disk, mutex: threading.RLock, *, read_only: bool
+        self,
+        directory: Path,
+        config: BufferConfig,
+        state: State,
+        disk: Disk,
+        mutex: threading.RLock,
+        *,
+        read_only: bool,
     ) -> None:
         self.directory, self.config, self.state, self.mutex = directory, config, state, mutex
         self.read_only = read_only
@@ -273,4 +280,3 @@ class Search:
         if not self.read_only:
             with self._busy:
                 self.builder.abandon(delete=False)
-

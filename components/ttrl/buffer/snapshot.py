@@ -6,12 +6,13 @@ A snapshot is a file `snapshots/NNNNNNNNNNNNNNNNNNNN.snapshot`, named by the las
     0       u8[8]   "PLXSNAP1"
     8       u32     bytes of the JSON head
     12      u32     CRC32C of the JSON head
-    16      JSON    sequence; segments [[number, bytes, CRC32C of those bytes]]; gone; names; sections [[name, shape, CRC32C]]
+    16      JSON    sequence; segments [[number, bytes, CRC32C of those]]; gone; names; sections [[name, shape, CRC32C]]
             u8[]    the sections, each padded to 8 bytes
 
-Sections: `address` i64 and `tags` i32[3] (source, subject, label) of each record; `patch` (structured) of the records with
-changed numbers; `blob_digest`, `blob_address`, `blob_size` of frames; `shadow` i64[2] (record, segment that still holds an
-older version of it). Everything else is read from the records themselves, whose segments the head's checksums cover.
+Sections: `address` i64 and `tags` i32[3] (source, subject, label) of each record; `patch` (structured) of the records
+with changed numbers; `blob_digest`, `blob_address`, `blob_size` of frames; `shadow` i64[2] (record, segment that still
+holds an older version of it). Everything else is read from the records themselves, whose segments the head's checksums
+cover.
 
 Written by rename, verified by reading back, several generations kept. The log alone is the truth: with every snapshot
 damaged, opening replays all of it.
@@ -40,7 +41,7 @@ PATCH_ROW = np.dtype(
     [("row", "<u4"), ("patched", "<i8"), ("updated", "<f8"), ("override", "<f8"), ("confidence", "<f4"),
      ("reward", "<f4"), ("retrieved", "<u4"), ("succeeded", "<u4")]
 )  # fmt: skip
-TYPES = {
+TYPES: dict[str, np.dtype[Any]] = {
     "address": np.dtype("<i8"), "tags": np.dtype("<i4"), "patch": PATCH_ROW, "blob_digest": np.dtype("u1"),
     "blob_address": np.dtype("<i8"), "blob_size": np.dtype("<i8"), "shadow": np.dtype("<i8"),
 }  # fmt: skip

@@ -153,7 +153,9 @@ class State:
         table["size"] = sizes
         table["origin"] = np.where(head["origin"] > 0, head["origin"], [item.body_crc for item in batch])
         stop = FIXED.size + 4 * dim
-        matrix = np.frombuffer(bytearray().join([body[FIXED.size : stop] for body in bodies]), "<f4").reshape(count, dim)
+        matrix = np.frombuffer(bytearray().join([body[FIXED.size : stop] for body in bodies]), "<f4").reshape(
+            count, dim
+        )
         both = np.flatnonzero(head["flags"] == VISUAL | TEXT)
         if len(both):
             text = np.stack([np.frombuffer(bodies[i], "<f4", dim, stop) for i in both])

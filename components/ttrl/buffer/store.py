@@ -38,4 +38,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release everything; the store is complete on disk."""
-

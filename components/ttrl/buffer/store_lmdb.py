@@ -1,8 +1,8 @@
 """The `lmdb` adapter: entries in an LMDB environment, keyed by sequence number, which is also the address.
 
-A value is a frame of the log's format, so each entry has its checksum. One transaction a batch, synchronous. LMDB's tree
-is its own index: there are no snapshots, and compaction deletes dead entries; `shrink` copies the environment, because
-LMDB otherwise leaves deleted bytes in free pages.
+A value is a frame of the log's format, so each entry has its checksum. One transaction a batch, synchronous. LMDB's
+tree is its own index: there are no snapshots, and compaction deletes dead entries; `shrink` copies the environment,
+because LMDB otherwise leaves deleted bytes in free pages.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class LmdbStore:
                 yield found
 
     def purge(self, is_live: Callable[[Found], bool]) -> int:
-        """Delete every entry that is not in force, removals included; returns how many. The caller holds the commit lock."""
+        """Delete every entry that is not in force, removals included; returns how many. The caller holds the commit
+        lock."""
         dead = [
             found.address for found in self.scan(ScanReport()) if found.kind == Kind.REMOVE or not is_live(found)
         ]  # fmt: skip
@@ -152,6 +153,11 @@ def _parse(value: bytes, address: int) -> Found | None:
         return None
     magic, header_crc, kind, _, group, length, sequence, body_crc, _ = HEADER.unpack_from(value)
     body = memoryview(value)[HEADER.size : HEADER.size + length]
-    if magic != MAGIC or crc32c(value[8 : HEADER.size]) != header_crc or len(body) != length or crc32c(body) != body_crc:
+    if (
+        magic != MAGIC
+        or crc32c(value[8 : HEADER.size]) != header_crc
+        or len(body) != length
+        or crc32c(body) != body_crc
+    ):
         return None
     return Found(kind, group, sequence, address, body, body_crc)

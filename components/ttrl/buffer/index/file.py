@@ -1,6 +1,6 @@
 """An index on disk: JSON head with checksums, the sequence number of each row's record, the faiss bytes.
 
-    u8[8] "PLXINDX1" | u32 head bytes | u32 CRC32C of the head | head | i64[n] sequences | u8[m] index
+u8[8] "PLXINDX1" | u32 head bytes | u32 CRC32C of the head | head | i64[n] sequences | u8[m] index
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class IndexFile:
         """The file's bytes, in parts."""
         content = {
             "spec": asdict(self.spec), "recall": self.recall, "count": len(self.sequences), "bytes": len(self.data),
-            "sequences_crc": crc32c(self.sequences), "data_crc": crc32c(self.data),
+            "sequences_crc": crc32c(self.sequences.data), "data_crc": crc32c(self.data.data),
         }  # fmt: skip
         head = canonical_json(content).encode()
         return [LEAD.pack(MAGIC, len(head), crc32c(head)) + head, self.sequences.tobytes(), self.data]
@@ -54,7 +54,7 @@ def read(path: Path) -> IndexFile:
     data = np.fromfile(path, np.uint8)
     good = len(data) >= LEAD.size
     if good:
-        magic, length, checksum = LEAD.unpack_from(data)
+        magic, length, checksum = LEAD.unpack_from(data.data)
         head = data[LEAD.size : LEAD.size + length].tobytes()
         good = magic == MAGIC and crc32c(head) == checksum and len(head) == length
     if good:
@@ -62,8 +62,8 @@ def read(path: Path) -> IndexFile:
         start = LEAD.size + length
         middle = start + 8 * content["count"]
         sequences, rest = data[start:middle], data[middle:]
-        good = (len(rest) == content["bytes"] and crc32c(sequences) == content["sequences_crc"]
-                and crc32c(rest) == content["data_crc"])  # fmt: skip
+        good = (len(rest) == content["bytes"] and crc32c(sequences.data) == content["sequences_crc"]
+                and crc32c(rest.data) == content["data_crc"])  # fmt: skip
     if not good:
         raise BufferDamagedError(f"{path} does not match its checksum: the index is built again.")
     return IndexFile(Spec(**content["spec"]), content["recall"], np.frombuffer(sequences.tobytes(), np.int64), rest)

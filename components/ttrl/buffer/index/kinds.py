@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
+import faiss as _faiss
 import numpy as np
 
 log = logging.getLogger(__name__)
+faiss: Any = _faiss  # its stubs lag behind its releases
 RERANKED = frozenset({"sq8", "mrl_sq8", "mrl_hnsw"})
 """Kinds whose own scores are approximate: their candidates are scored again with the full vectors."""
 GRAPHS = frozenset({"hnsw", "mrl_hnsw"})
@@ -71,7 +72,7 @@ def build(spec: Spec, vectors: np.ndarray) -> FaissIndex:
     """Build an index over (n, dimension) float32 vectors (which may be a memory map)."""
     metric = faiss.METRIC_L2 if spec.euclidean else faiss.METRIC_INNER_PRODUCT
     width = spec.searched
-    storage = None
+    index: Any
     if spec.kind in GRAPHS:
         index = faiss.IndexHNSWFlat(width, spec.neighbours, metric)
         index.hnsw.efConstruction = spec.ef_construction
@@ -88,7 +89,7 @@ def build(spec: Spec, vectors: np.ndarray) -> FaissIndex:
         index = faiss.IndexFlat(width, metric)
     for start in range(0, len(vectors), 16_384):
         index.add(np.ascontiguousarray(vectors[start : start + 16_384, :width]))
-    return FaissIndex(spec, index, storage)
+    return FaissIndex(spec, index)
 
 
 def _part(vectors: np.ndarray, width: int, rows: np.ndarray) -> np.ndarray:

@@ -46,7 +46,8 @@ def best(order: dict[str, Any], vectors: np.ndarray) -> tuple[FaissIndex | None,
 
 
 def _leading_recall(spec: Spec, vectors: np.ndarray, rows: np.ndarray, truth: np.ndarray) -> float:
-    """Share of true neighbours among the `rerank` nearest by the leading dimensions: what re-ranking can reach at best."""
+    """Share of true neighbours among the `rerank` nearest by the leading dimensions: what re-ranking can reach at
+    best."""
     if spec.searched >= spec.dimension:
         return 0.0
     found = recall.exact(vectors, rows, euclidean=spec.euclidean, width=spec.searched, k=spec.rerank)

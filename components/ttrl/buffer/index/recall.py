@@ -16,16 +16,19 @@ def sample_rows(count: int, queries: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, min(count, queries), replace=False))
 
 
-def exact(vectors: np.ndarray, rows: np.ndarray, *, euclidean: bool, width: int | None = None, k: int = K) -> np.ndarray:
+def exact(
+    vectors: np.ndarray, rows: np.ndarray, *, euclidean: bool, width: int | None = None, k: int = K
+) -> np.ndarray:
     """(len(rows), k) nearest rows of each query row, itself left out, over the first `width` dimensions."""
     queries = np.ascontiguousarray(vectors[rows, :width])
     metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
-    best_scores = best_rows = None
+    best_scores: np.ndarray | None = None
+    best_rows: np.ndarray | None = None
     for start in range(0, len(vectors), EXACT_CHUNK):
         part = np.ascontiguousarray(vectors[start : start + EXACT_CHUNK, :width])
         scores, found = faiss.knn(queries, part, min(k + 1, len(part)), metric=metric)
         scores, found = (-scores if euclidean else scores), found + start
-        if best_scores is not None:
+        if best_scores is not None and best_rows is not None:
             scores, found = np.hstack([best_scores, scores]), np.hstack([best_rows, found])
         order = np.argsort(-scores, axis=1, kind="stable")[:, : k + 1]
         best_scores, best_rows = np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)

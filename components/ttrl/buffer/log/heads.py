@@ -30,7 +30,7 @@ def gather_heads(segment: memoryview, offsets: list[int]) -> np.ndarray:
 def gather_vectors(segment: memoryview, offsets: list[int], dimension: int, which: int, out: np.ndarray) -> None:
     """Fill out (n, dimension) float32 with the `which`-th vector of the experience frames at the offsets."""
     width = 4 * dimension
-    skip, place, target = HEAD.itemsize + which * width, 0, memoryview(out).cast("B")
+    skip, place, target = HEAD.itemsize + which * width, 0, memoryview(out.data).cast("B")
     for offset in offsets:
         target[place : place + width] = segment[offset + skip : offset + skip + width]
         place += width

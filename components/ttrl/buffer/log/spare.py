@@ -14,7 +14,8 @@ CHUNK = bytes(1 << 20)
 
 
 class Spare:
-    """A file `spare.tmp` of `size` zero bytes in the log's folder. Nothing depends on it: without it appends are slower.
+    """A file `spare.tmp` of `size` zero bytes in the log's folder. Nothing depends on it: without it appends are
+    slower.
 
     Args:
         disk: File layer.

@@ -1,7 +1,7 @@
 """The writing end of the log: appends batches to the active segment, rolls to the next, survives failed writes.
 
-Guarantee: `append` returns after fdatasync. If it raises, nothing of the batch counts: the segment is cut back to its last
-acknowledged byte and never written again. Not thread-safe: one committer at a time (the caller's lock).
+Guarantee: `append` returns after fdatasync. If it raises, nothing of the batch counts: the segment is cut back to its
+last acknowledged byte and never written again. Not thread-safe: one committer at a time (the caller's lock).
 """
 
 from __future__ import annotations

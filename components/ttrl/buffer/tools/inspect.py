@@ -35,7 +35,9 @@ def stat(directory: Path) -> dict[str, Any]:
             "last_owner": owner.read_text() if owner.exists() else ""}  # fmt: skip
 
 
-def dump(directory: Path, *, ids: list[str] | None = None, limit: int | None = None, vectors: bool = False) -> Iterator[dict[str, Any]]:
+def dump(
+    directory: Path, *, ids: list[str] | None = None, limit: int | None = None, vectors: bool = False
+) -> Iterator[dict[str, Any]]:
     """Records as plain maps, oldest first.
 
     Args:
@@ -56,7 +58,9 @@ def as_map(experience: Experience, *, vectors: bool) -> dict[str, Any]:
         value = getattr(experience, name)
         if name in ("visual", "text"):
             if value is not None:
-                result[name] = value.tolist() if vectors else {"norm": float(np.linalg.norm(value)), "dimension": len(value)}
+                result[name] = (
+                    value.tolist() if vectors else {"norm": float(np.linalg.norm(value)), "dimension": len(value)}
+                )
         else:
             result[name] = _plain(value)
     return result
@@ -171,5 +175,3 @@ def _verify_lmdb(directory: Path, report: VerifyReport) -> None:
             report.bytes += len(found.body)
         report.problems += scan.damages
     _verify_index(directory, report)
-
-

@@ -19,7 +19,8 @@ def config_of(directory: Path, base: BufferConfig | None = None) -> BufferConfig
     path = directory / layout.NAME
     if not path.exists():
         raise BufferFormatError(
-            f"{directory} is not an experience buffer: {layout.NAME} is missing.", remedy="Name the buffer's own folder."
+            f"{directory} is not an experience buffer: {layout.NAME} is missing.",
+            remedy="Name the buffer's own folder.",
         )
     identity = layout.read(path)
     own = {"dimension": identity["dimension"], "adapter": identity["adapter"], "background": False}

@@ -1,4 +1,5 @@
-"""`stat --html`: one self-contained page; sources, priorities, ages, and what the neighbours of one experience look like."""
+"""`stat --html`: one self-contained page; sources, priorities, ages, and what the neighbours of one experience look
+like."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def stat_page(directory: Path, *, identity: str = "") -> str:
             vector = _vector(buffer, chosen)
             near = buffer.search_knn(vector, SHOWN + 1)
             parts += [
-                "<h2>Sources, priorities, ages</h2>", inline_png(_overview(buffer, numbers), "sources, priorities, ages"),
+                "<h2>Sources, priorities, ages</h2>",
+                inline_png(_overview(buffer, numbers), "sources, priorities, ages"),
                 f"<h2>Neighbours of {html.escape(chosen)}</h2>",
                 inline_png(_scatter(buffer, near), "records in the plane of their two main directions"),
                 _neighbours(buffer, near),
@@ -91,7 +93,9 @@ def _scatter(buffer: ExperienceBuffer, near: list[Neighbour]) -> bytes:
     axis.scatter(points[:, 0], points[:, -1], s=8, c=labels % 20, cmap="tab20", alpha=0.6)
     for order, neighbour in enumerate(near):
         place = (_vector(buffer, neighbour.id) - centre) @ plane
-        axis.plot(place[0], place[-1], "ks" if order == 0 else "ko", markersize=9 if order == 0 else 6, fillstyle="none")
+        axis.plot(
+            place[0], place[-1], "ks" if order == 0 else "ko", markersize=9 if order == 0 else 6, fillstyle="none"
+        )
     axis.set_title("square: the experience; circles: its neighbours; colour: label")
     return _png(figure)
 

@@ -178,5 +178,3 @@ def _aside(directory: Path, path: Path, report: RepairReport, *, keep: bool = Fa
 
 def _segment(path: Path) -> Segment:
     return Segment(int(path.stem), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-
-

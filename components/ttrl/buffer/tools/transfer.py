@@ -1,7 +1,7 @@
 """Export and import: one file that any buffer of the same dimension can take in, checksummed frame by frame.
 
-The file is a log segment (format: `components.ttrl.buffer.log`) that holds each live frame and experience once, with its
-numbers as they stand. It holds what the records hold: treat it as such; an erasure does not reach it.
+The file is a log segment (format: `components.ttrl.buffer.log`) that holds each live frame and experience once, with
+its numbers as they stand. It holds what the records hold: treat it as such; an erasure does not reach it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ def make():
     def build(number=0, dimension=4, **fields):
         vector = generator.standard_normal(dimension).astype(np.float32)
         fields.setdefault("question", f"question {number}")
-        return Experience(**{"visual": vector, "source": f"source{number % 3}", "label": f"label{number % 2}", **fields})
+        return Experience(
+            **{"visual": vector, "source": f"source{number % 3}", "label": f"label{number % 2}", **fields}
+        )
 
     return build
 

@@ -1,8 +1,9 @@
-"""Disks for fault tests: one that records every call so that a crash can be replayed at any of them, one that fails calls.
+"""Disks for fault tests: one that records every call so that a crash can be replayed at any of them, one that fails
+calls.
 
 A crash is modelled as a device that has what was synced, and of everything after that any part: in `cut` all of it in
-order up to a byte; in `scrambled` any subset of the un-synced writes, torn at 512-byte sectors, in any order. Names of a
-folder reach the device in order (as in a journalling file system), those not yet synced only up to some point.
+order up to a byte; in `scrambled` any subset of the un-synced writes, torn at 512-byte sectors, in any order. Names
+of a folder reach the device in order (as in a journalling file system), those not yet synced only up to some point.
 """
 
 import errno
@@ -79,7 +80,9 @@ class RecordingDisk(Disk):
 
     def sync_directory(self, path):
         super().sync_directory(path)
-        self.calls.append(("sync_directory", str(Path(path).relative_to(self.root)) if path != self.root.parent else ""))
+        self.calls.append(
+            ("sync_directory", str(Path(path).relative_to(self.root)) if path != self.root.parent else "")
+        )
 
 
 class Image:

@@ -113,7 +113,7 @@ def test_full_disk_turns_read_only_and_back(tmp_path, make):
         buffer.append(kept)
         disk.free = 1000
         time.sleep(0.25)
-        with pytest.raises(BufferFullError, match="disk .* is full") as caught:
+        with pytest.raises(BufferFullError, match=r"disk .* is full") as caught:
             buffer.append(make(1))
         assert isinstance(caught.value, BufferNotReadyError)
         assert buffer.stats()["state"] == "disk full"

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from simulated_disk import FastDisk, flip
 
-from components.ttrl.buffer import BufferConfig, Experience, ExperienceBuffer, IndexConfig, InvalidExperienceError, Where
+from components.ttrl.buffer import (
+    BufferConfig,
+    Experience,
+    ExperienceBuffer,
+    IndexConfig,
+    InvalidExperienceError,
+    Where,
+)
 from components.ttrl.buffer.index.file import read
 from components.ttrl.buffer.index.kinds import to_gpu
 from components.ttrl.buffer.vectors import hybrid

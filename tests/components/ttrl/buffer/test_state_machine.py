@@ -39,12 +39,24 @@ class BufferMachine(RuleBasedStateMachine):
         self.buffer.close()
         shutil.rmtree(self.root)
 
-    @rule(target=ids, vector=st.integers(0, 63), source=st.sampled_from("ab"), frames=st.lists(st.binary(max_size=3), max_size=3))
+    @rule(
+        target=ids,
+        vector=st.integers(0, 63),
+        source=st.sampled_from("ab"),
+        frames=st.lists(st.binary(max_size=3), max_size=3),
+    )
     def append(self, vector, source, frames):
         self.count += 1
         e = Experience(question=str(self.count), visual=VECTORS[vector], source=source)
         self.buffer.append(e, frames)
-        self.model[e.id] = {"vector": vector, "source": source, "frames": frames, "confidence": 0.0, "label": "", "retrieved": 0}
+        self.model[e.id] = {
+            "vector": vector,
+            "source": source,
+            "frames": frames,
+            "confidence": 0.0,
+            "label": "",
+            "retrieved": 0,
+        }
         return e.id
 
     @rule(identity=ids, confidence=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
