@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.base_model.config import LanguageStageConfig
 from components.base_model.material import GRID, ZOOM, Example, cell, evidence_cell
 from components.shared.policy.interface import Conversation, Message
-from components.shared.policy.prompts import CAPTION_ASK, answer_text, call_text, conversation_for, snapped
-from components.shared.samples.trajectory import Call
+from components.shared.policy.prompts import CAPTION_ASK, answer_text, conversation_for, snapped, turn_text
+from components.shared.samples.trajectory import Call, Turn
 
 CLOSEUP_LESSONS = ("reading", "guessing", "calling")
 CLOSEUP_SHARES = (0.6, 0.2, 0.2)
@@ -49,18 +50,22 @@ def caption_lesson(example: Example) -> Conversation:
     return (*asked, Message("assistant", caption_text(example)))
 
 
-def closeup_lesson(example: Example, kind: str, rng: np.random.Generator) -> Conversation:
-    """A close-up question in one of CLOSEUP_LESSONS."""
+def closeup_lesson(
+    example: Example, kind: str, rng: np.random.Generator, thoughts: Sequence[str] = ("",)
+) -> Conversation:
+    """A close-up question in one of CLOSEUP_LESSONS; calls think one of the trajectories' thoughts first."""
     assert example.closeup is not None
     asked = conversation_for(example.closeup, example.view, example.meta.frame_times_s)
     answer = Message("assistant", answer_text(example.closeup.truth))
+    thought = thoughts[int(rng.integers(len(thoughts)))] if thoughts else ""
     if kind == "reading" and example.crops and example.closeup.evidence_box:
         frame = int(rng.choice(list(example.crops)))
-        call = call_text(Call(name=ZOOM, arguments={"frame": frame, "box": evidence_cell(example.closeup)}))
+        call = Call(name=ZOOM, arguments={"frame": frame, "box": evidence_cell(example.closeup)})
         shown = Message("tool", example.crop_texts[frame], images=(example.crops[frame],))
-        return (*asked, Message("assistant", call, learn=False), shown, answer)
+        return (*asked, Message("assistant", turn_text(Turn(thought=thought, call=call)), learn=False), shown, answer)
     if kind == "calling":
-        return (*asked, Message("assistant", call_text(random_call(len(example.view), rng))))
+        call = random_call(len(example.view), rng)
+        return (*asked, Message("assistant", turn_text(Turn(thought=thought, call=call))))
     return (*asked, answer)
 
 
@@ -87,12 +92,15 @@ def lesson_of(conversation: Conversation, example: Example) -> Lesson:
 class Lessons:
     """Draws batches of lessons; the batch of a step depends on seed and step only."""
 
-    def __init__(self, examples: Sequence[Example], caption_share: float, closeup_share: float, seed: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], config: LanguageStageConfig, thoughts: Sequence[str], seed: int
+    ) -> None:
         self.asked = [example for example in examples if example.operation is not None]
         self.all = list(examples)
         self.closeups = [example for example in examples if example.closeup is not None]
-        self.caption_share, self.seed = caption_share, seed
-        self.closeup_share = closeup_share if self.closeups else 0.0
+        self.thoughts, self.seed = tuple(thoughts) or ("",), seed
+        self.caption_share = config.caption_share
+        self.closeup_share = config.closeup_share if self.closeups else 0.0
 
     def batch(self, step: int, size: int) -> list[Lesson]:
         """`size` lessons."""
@@ -105,7 +113,7 @@ class Lessons:
         if share < self.closeup_share:
             example = self.closeups[rng.integers(len(self.closeups))]
             kind = str(rng.choice(CLOSEUP_LESSONS, p=CLOSEUP_SHARES))
-            return lesson_of(closeup_lesson(example, kind, rng), example)
+            return lesson_of(closeup_lesson(example, kind, rng, self.thoughts), example)
         if share < self.closeup_share + self.caption_share or not self.asked:
             example = self.all[rng.integers(len(self.all))]
             return lesson_of(caption_lesson(example), example)

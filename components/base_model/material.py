@@ -7,7 +7,7 @@ artifacts give the same material. Not guaranteed: all clips (`max_clips` takes t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,13 @@ from components.shared.runtime.errors import InputError
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.clip_shards import read_clips
 from components.shared.samples.index import read_index
-from components.shared.samples.trajectory import Question
+from components.shared.samples.shards import read_samples
+from components.shared.samples.trajectory import Question, Trajectory
 from components.shared.samples.trajectory_shards import read_questions
 
 ZOOM = "ZOOM_IN"
 GRID = 4
+MAX_PHRASES = 64
 log = logging.getLogger(__name__)
 
 
@@ -124,8 +126,45 @@ def cell(column: int, row: int) -> list[int]:
     return [round(1000 * edge / GRID) for edge in (column, row, column + 1, row + 1)]
 
 
-def texts_of(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
-    """(distinct question texts, distinct close-up values) of the examples, sorted."""
-    asked = [question for example in examples for question in (example.operation, example.closeup) if question]
-    texts = sorted({question.text for question in asked if question.text})
-    return texts, sorted({choice for question in asked for choice in question.choices})
+@dataclass(frozen=True)
+class Texts:
+    """The wording of the material, each list distinct and sorted.
+
+    Attributes:
+        questions: Texts of questions.
+        choices: Close-up values.
+        thoughts: What trajectories think before a call.
+        results: What operations say beside their image.
+    """
+
+    questions: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    thoughts: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+
+    def phrases(self) -> tuple[str, ...]:
+        """Texts worth a token of their own: those of a kind that has few."""
+        return tuple(
+            text
+            for kind in (self.questions, self.thoughts, self.results)
+            if len(kind) <= MAX_PHRASES
+            for text in kind
+            if text
+        )
+
+
+def read_texts(trajectories: Path) -> Texts:
+    """The wording of the training questions and trajectories; images are not decoded."""
+    asked = read_questions(trajectories, "train")
+    questions = {question.text for question in asked}
+    choices = {choice for question in asked for choice in question.choices}
+    thoughts: set[str] = set()
+    results: set[str] = set()
+    for record in read_index(trajectories).shards.get("train", ()):
+        for _, members in read_samples(trajectories / record.name):
+            for turn in Trajectory.model_validate_json(members["json"]).turns:
+                if turn.call is not None:
+                    thoughts.add(turn.thought)
+                if turn.result is not None:
+                    results.add(turn.result.text)
+    return Texts(*(tuple(sorted(kind)) for kind in (questions, choices, thoughts, results)))

@@ -14,15 +14,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.base_model.config import BaseModelConfig
 from components.base_model.lessons import Lessons, caption_text
-from components.base_model.material import Example, read_examples, texts_of
+from components.base_model.material import Example, Texts, read_examples, read_texts
 from components.shared.runtime.artifacts import sha256_bytes
 from components.shared.runtime.config import canonical_json
 from components.shared.runtime.report import Report
 from components.shared.samples.index import read_index
 from components.shared.work.manifest import Manifest, load_manifest
+
+if TYPE_CHECKING:
+    from components.shared.policy.native import NativePolicy
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +100,11 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
     clock = Clock()
     registry = default_registry(config.operations)
     train = read_examples(inputs.clips, inputs.trajectories, "train", config.max_clips, registry, seed=config.seed)
-    phrases, choices = texts_of(train)
-    policy = new_policy(config, manifest, train, phrases, choices)
+    texts = read_texts(inputs.trajectories)
+    policy = new_policy(config, manifest, train, texts)
     clock.lap("reading")
     frames = frames_of(train, manifest.labels)
-    head, vision_curve = train_vision(policy, frames, crops_of(train, choices), config.vision, config.seed)
+    head, vision_curve = train_vision(policy, frames, crops_of(train, texts.choices), config.vision, config.seed)
     clock.lap("vision")
     figures: dict[str, float] = {}
     validated = read_index(inputs.clips).count("validation") > 0
@@ -109,7 +113,7 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
         figures["frame_accuracy"] = frame_accuracy(
             policy, head, frames_of(held_out, manifest.labels), 4096, config.seed
         )
-    lessons = Lessons(train, config.language.caption_share, config.language.closeup_share, config.seed)
+    lessons = Lessons(train, config.language, texts.thoughts, config.seed)
     key = work_key(config, inputs)
     language_curve = train_language(policy, lessons, config.language, outputs.work, key)
     clock.lap("language")
@@ -126,24 +130,22 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
         provenance=read_index(inputs.clips).provenance,
         curves={"vision_loss": vision_curve, "language_loss": language_curve},
         markdown=summary(metrics),
-        facts={"base_digest": policy.base_digest, "labels": list(manifest.labels), "choices": choices},
+        facts={"base_digest": policy.base_digest, "labels": list(manifest.labels), "choices": list(texts.choices)},
     )
 
 
-def new_policy(
-    config: BaseModelConfig, manifest: Manifest, train: Sequence[Example], phrases: list[str], choices: list[str]
-):  # type: ignore[no-untyped-def]
+def new_policy(config: BaseModelConfig, manifest: Manifest, train: Sequence[Example], texts: Texts) -> NativePolicy:
     """A tiny policy with random weights and a tokenizer for this project's text."""
     from components.shared.policy.prompts import CAPTION_ASK
     from components.shared.policy.tiny import TinySize, build_tiny
 
     example = train[0]
     corpus = [*manifest.captions.values(), *(caption_text(item) for item in train[:200])]
-    corpus += [text for item in train[:200] for text in item.crop_texts.values()]
+    corpus += [*texts.questions, *texts.thoughts, *texts.results]
     return build_tiny(
         manifest.labels,
-        choices=choices,
-        phrases=(*(text for text in phrases if len(phrases) <= 64), CAPTION_ASK),
+        choices=texts.choices,
+        phrases=(*texts.phrases(), CAPTION_ASK),
         corpus=corpus,
         num_frames=len(example.view),
         view_size=example.view.shape[1],

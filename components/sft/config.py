@@ -20,6 +20,8 @@ class CurriculumConfig(Section):
     """Evaluations over which the score is averaged."""
     patience: int = Field(2, ge=1, le=100)
     """Evaluations without a better smoothed score after which a stage ends all the same."""
+    max_evaluations: int = Field(2, ge=0, le=100_000)
+    """Evaluations after which a stage ends even where it still improves; 0 for no limit."""
     cooldown: int = Field(3, ge=0, le=100)
     """Evaluations after a move in which nothing is decided."""
     tolerance: float = Field(0.02, ge=0, le=1)

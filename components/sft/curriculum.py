@@ -3,7 +3,8 @@
 Pure: `observe` maps (state, score) to (state, decision), nothing else happens here; the trainer acts on decisions. The
 state is JSON and lies inside the checkpoint, so a resumed run decides as an uninterrupted one.
 
-    ADVANCE    the stage is over (its exit score is reached, or `patience` evaluations brought nothing better): the
+    ADVANCE    the stage is over (its exit score is reached, `patience` evaluations brought nothing better, or its
+               `max_evaluations` are used up): the
                trainer keeps a snapshot of weights and optimiser and adds the next stage's trajectories
     ROLLBACK   after the cooldown the smoothed score stands more than `tolerance` under the one before the move: the
                trainer restores the snapshot, goes back to the former stage, and the refused stage is not tried again
@@ -136,7 +137,8 @@ def is_over(state: CurriculumState, value: float, config: CurriculumConfig) -> b
     """Whether the present stage has done its work."""
     filled = len(state.scores) >= config.window
     reached = filled and value >= config.exit_scores[min(state.stage, len(config.exit_scores) - 1)]
-    return reached or state.stale >= config.patience
+    used_up = bool(config.max_evaluations) and len(state.scores) >= config.max_evaluations
+    return reached or used_up or state.stale >= config.patience
 
 
 def move(

@@ -63,7 +63,6 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_asked) if unseen else []
         policy.warm(image for lesson in (*train.upto(2), *validation) for message in lesson for image in message.images)
         estimate = estimate_bytes(policy, config, train.upto(2)[: config.micro_batch])
-        rss_before = memory.peak_bytes
         labels, constant = policy.description.labels, constant_segment(inputs.trajectories)
         if (outputs.work / FIGURES).is_file():
             before = read_json(outputs.work / FIGURES)
@@ -83,7 +82,6 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         "measure_seconds": round(time.monotonic() - trained, 1),
         "estimated_bytes": float(sum(estimate.values())),
         "peak_rss_bytes": float(memory.peak_bytes),
-        "training_rss_bytes": float(max(0, memory.peak_bytes - rss_before)),
         "num_trajectories": float(sum(train.counts())),
         "num_trained_parameters": float(sum(parameter.numel() for parameter in trainer.parameters)),
     } | device_peak(config.device)

@@ -112,11 +112,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = batch_of(self.train.upto(run.curriculum.stage), config.seed, run.step, config.batch)
-        batch.sort(key=len)  # conversations of like length share a micro batch: less padding, same sum
         self.optimizer.zero_grad(set_to_none=True)
         total = tokens = 0.0
-        for first in range(0, len(batch), config.micro_batch):
-            logprobs, mask = self.policy.token_logprobs(batch[first : first + config.micro_batch])
+        for part in micro_batches(batch, config.micro_batch):
+            logprobs, mask = self.policy.token_logprobs(part)
             loss = -(logprobs * mask).sum()
             if loss.requires_grad:
                 loss.backward()
@@ -198,6 +197,16 @@ class Trainer:
         return found.step
 
 
+def micro_batches(conversations: Sequence[Conversation], size: int) -> list[list[Conversation]]:
+    """Parts of at most `size`, each of conversations with equally many messages: little padding, same sum."""
+    by_length: dict[int, list[Conversation]] = {}
+    for conversation in conversations:
+        by_length.setdefault(len(conversation), []).append(conversation)
+    return [
+        items[first : first + size] for _, items in sorted(by_length.items()) for first in range(0, len(items), size)
+    ]
+
+
 def strip(tensors: Tensors, prefix: str) -> Tensors:
     """The tensors under a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -215,10 +224,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 def measure(policy: NativePolicy, conversations: Sequence[Conversation], batch: int) -> tuple[float, float]:
     """(mean loss, share of right tokens) over the learned tokens of whole conversations, the truth fed in."""
     loss = right = tokens = 0.0
-    ordered = sorted(conversations, key=len)
     with torch.no_grad():
-        for first in range(0, len(ordered), batch):
-            rows = [policy.layout.encode(conversation) for conversation in ordered[first : first + batch]]
+        for part in micro_batches(conversations, batch):
+            rows = [policy.layout.encode(conversation) for conversation in part]
             logits, _, targets = policy.learned_logits(rows)
             loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             right += float((logits.argmax(-1) == targets).sum())

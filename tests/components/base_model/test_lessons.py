@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from components.base_model.config import LanguageStageConfig
 from components.base_model.lessons import Lessons, answer_lesson, caption_text, closeup_lesson, random_call
 from components.base_model.material import Example, cell, evidence_cell
 from components.shared.policy.answers import parse_reply
@@ -8,6 +9,7 @@ from components.shared.policy.tokenizer import grid_boxes
 from components.shared.samples.clip import ClipMeta
 from components.shared.samples.trajectory import Question
 
+SHARES = LanguageStageConfig(caption_share=0.3, closeup_share=0.3)
 TIMES = (0.0, 1.25, 2.5, 3.75)
 TRUTH = {"operation": "B", "start_s": 1.2, "end_s": 3.9, "next_operation": None}
 
@@ -81,7 +83,7 @@ def test_a_steps_batch_depends_on_seed_and_step_only():
     texts = [
         [
             message.text
-            for lesson in Lessons(examples, 0.3, 0.3, seed).batch(step, 16)
+            for lesson in Lessons(examples, SHARES, ("look",), seed).batch(step, 16)
             for message in lesson.conversation
         ]
         for seed, step in ((1, 1), (1, 1), (1, 2), (2, 1))
@@ -92,5 +94,5 @@ def test_a_steps_batch_depends_on_seed_and_step_only():
 
 
 def test_without_closeups_none_are_drawn():
-    lessons = Lessons([example(closeup=False)], 0.0, 1.0, 0)
+    lessons = Lessons([example(closeup=False)], LanguageStageConfig(caption_share=0, closeup_share=1), (), 0)
     assert all("operation" in lesson.conversation[-1].text for lesson in lessons.batch(0, 8))

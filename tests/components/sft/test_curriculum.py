@@ -5,7 +5,9 @@ import pytest
 from components.sft.config import CurriculumConfig
 from components.sft.curriculum import CurriculumState, Decision, observe, smoothed, start
 
-CONFIG = CurriculumConfig(exit_scores=(0.8, 0.9), window=3, patience=2, cooldown=3, tolerance=0.02, min_delta=0.0)
+CONFIG = CurriculumConfig(
+    exit_scores=(0.8, 0.9), window=3, patience=2, cooldown=3, tolerance=0.02, min_delta=0.0, max_evaluations=0
+)
 S, A, R = Decision.STAY, Decision.ADVANCE, Decision.ROLLBACK
 
 
@@ -45,6 +47,13 @@ def test_decisions(scores, expected, stage):
     decisions, state = follow(scores)
     assert decisions == expected
     assert state.stage == stage
+
+
+def test_a_stage_ends_when_its_evaluations_are_used_up():
+    config = CONFIG.model_copy(update={"max_evaluations": 4, "cooldown": 1})
+    decisions, state = follow([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75], config)
+    assert decisions == [S, S, S, A, S, S, S, A]
+    assert state.stage == 2
 
 
 def test_without_a_cooldown_the_next_evaluation_judges():
