@@ -28,6 +28,8 @@ from components.shared.runtime.errors import ConfigError
 
 FRAMES = [np.random.default_rng(index).integers(0, 255, (90, 120, 3), np.uint8) for index in range(3)]
 
+BUILT_IN = default_registry()
+
 
 class NoArguments(Arguments):
     """No arguments."""
@@ -134,7 +136,7 @@ class TestCallersMistakes:
         assert [r.ok for r in results] == [True] * 5 + [False] * 995
         assert results[5].error is not None and results[5].error.code == "too_many_calls"
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         name=st.one_of(st.sampled_from(["ZOOM_IN", "zoom_in"]), st.text(), st.none(), st.integers()),
         arguments=st.recursive(
@@ -151,17 +153,17 @@ class TestCallersMistakes:
         ),
     )
     def test_fuzz_never_raises_and_always_explains(self, name: Any, arguments: Any) -> None:
-        result = default_registry().execute(name, arguments, FRAMES)
+        result = BUILT_IN.execute(name, arguments, FRAMES)
         assert result.ok or (result.error is not None and result.error.message and result.text)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         text=st.text(max_size=60),
         cut=st.integers(0, 60),
     )
     def test_fuzz_of_broken_json(self, text: str, cut: int) -> None:
         good = json.dumps({"frame": 0, "box": [0, 0, 500, 500]})
-        result = default_registry().execute("ZOOM_IN", good[:cut] + text + good[cut + len(text) // 2 :], FRAMES)
+        result = BUILT_IN.execute("ZOOM_IN", good[:cut] + text + good[cut + len(text) // 2 :], FRAMES)
         assert result.ok or result.error is not None
 
 
