@@ -120,8 +120,30 @@ def train_vision(
         curve.append((float(step), loss.item()))
         bar.advance(note=f"loss {curve[-1][1]:.3f}")
     visual.requires_grad_(False)
-    policy.features.clear()
+    standardise(policy, head, frames, seed)
     return head, curve
+
+
+def standardise(policy: NativePolicy, head: torch.nn.Linear, frames: Frames, seed: int, sample: int = 2048) -> None:
+    """Centre the tower's features and scale them to a mean norm of 1, by folding both into its last linear layer.
+
+    Trained features had a norm of 31 where token embeddings have 0.3: what the language model writes at a frame's
+    position is then too small to change it, and nothing beyond the frame's own label can be kept there. The head is
+    changed by the inverse, so that it still says the same.
+    """
+    chosen = np.random.default_rng([seed, 4]).permutation(len(frames.where))[:sample]
+    images = [frames.pixels[clip][frame] for clip, frame in frames.where[chosen]]
+    policy.features.clear()
+    features = torch.cat(policy.features.encode(policy.model.model.visual, images, policy.patching))
+    policy.features.clear()
+    mean = features.mean(0)
+    norm = (features - mean).norm(dim=1).mean().clamp_min(1e-6)
+    last = policy.model.model.visual.merger.mlp[-1]
+    with torch.no_grad():
+        head.bias.add_(head.weight @ mean)
+        head.weight.mul_(norm)
+        last.weight.div_(norm)
+        last.bias.sub_(mean).div_(norm)
 
 
 def frame_loss(visual, patching, head, images, frames, chosen, phase_weight):  # type: ignore[no-untyped-def]
