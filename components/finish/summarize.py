@@ -190,9 +190,8 @@ def gate_of(record: StepRecord | None) -> dict[str, Any] | None:
 
 def service_of(record: StepRecord | None) -> dict[str, Any] | None:
     """Where the service is, None where none was started."""
-    if record is None or record.status != "SUCCEEDED" or not record.facts.get("url"):
-        return None
-    return {key: record.facts.get(key) for key in ("url", "model_digest", "pid")}
+    service = record.facts.get("service") if record and record.status == "SUCCEEDED" else None
+    return {key: service.get(key) for key in ("url", "model_digest", "pid")} if service else None
 
 
 def close_tracking(run: str, summary: dict[str, Any], text: str) -> None:

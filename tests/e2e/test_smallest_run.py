@@ -247,8 +247,9 @@ def test_the_service_answers_from_the_promoted_model(promoted: Path, tmp_path: P
     config = TtrlConfig(port=free_port(), state_dir=str(state), rollouts=2)
     try:
         report = deploy(config, DeployInputs(model=promoted), DeployOutputs(service=service))
-        assert report.facts["url"].endswith(str(config.port))
-        assert len(str(report.facts["model_digest"])) == 64
+        record: Any = report.facts["service"]
+        assert record["url"].endswith(str(config.port))
+        assert len(record["model_digest"]) == 64
     finally:
         stop(state)
 

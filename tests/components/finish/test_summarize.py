@@ -82,10 +82,12 @@ def test_members_of_a_fan_out_are_rows_before_their_join(run: Path) -> None:
 def test_the_gate_and_the_service_are_reported(run: Path, tmp_path: Path, decision: str) -> None:
     record = step("evaluation", metrics={"oca": 0.8})
     artifact(tmp_path / "evaluation", record, "evaluation")
-    write_json(tmp_path / "evaluation" / "gate.json", {"decision": decision, "reasons": ["because"], "candidate": "rft"})
+    write_json(
+        tmp_path / "evaluation" / "gate.json", {"decision": decision, "reasons": ["because"], "candidate": "rft"}
+    )
     save_record(record)
     if decision == "promote":
-        save_record(step("ttrl", facts={"url": "http://127.0.0.1:1", "model_digest": "d" * 64, "pid": 1}))
+        save_record(step("ttrl", facts={"service": {"url": "http://127.0.0.1:1", "model_digest": "d" * 64, "pid": 1}}))
     summary = finish_run(STEPS, "twin", state="SUCCEEDED")
     assert summary["gate"] == {"decision": decision, "reasons": ["because"], "candidate": "rft"}
     assert (summary["service"] is not None) == (decision == "promote")
