@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -28,16 +29,33 @@ def ask_clip(
     Raises:
         EnvironmentFault: the service does not answer, or answers with an error.
     """
+    fields = {
+        "times_s": json.dumps(list(clip.meta.frame_times_s)),
+        "store": "true" if store else "false",
+    }
+    return ask(client, url, question, clip.source_jpegs, fields, timeout_s=timeout_s)
+
+
+def ask(
+    client: httpx.Client,
+    url: str,
+    question: str,
+    jpegs: Sequence[bytes],
+    fields: Mapping[str, str],
+    *,
+    timeout_s: float = 60.0,
+) -> dict[str, Any]:
+    """Ask about JPEG pictures; `fields` are further form fields.
+
+    Raises:
+        EnvironmentFault: the service does not answer, or answers with an error.
+    """
     key = os.environ.get("PIXELIS_API_KEY")
     try:
         response = client.post(
             f"{url}/predict",
-            data={
-                "question": question,
-                "times_s": json.dumps(list(clip.meta.frame_times_s)),
-                "store": "true" if store else "false",
-            },
-            files=[("image", (f"{n}.jpg", jpeg, "image/jpeg")) for n, jpeg in enumerate(clip.source_jpegs)],
+            data={"question": question, **fields},
+            files=[("image", (f"{n}.jpg", jpeg, "image/jpeg")) for n, jpeg in enumerate(jpegs)],
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout_s,
         )

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
-from components.shared.runtime.artifacts import read_json, write_json
+from components.shared.policy.prompts import operation_question
+from components.shared.runtime.artifacts import read_json, tree_digest, write_json
 from components.shared.runtime.errors import StepError
 from components.shared.runtime.report import Report
 from components.shared.samples import read_clips, read_questions
-from components.ttrl.client import ask_clip
+from components.shared.samples.jpeg import encode_jpeg
+from components.ttrl.client import ask, ask_clip
 from components.ttrl.config import TtrlConfig
 from components.ttrl.control import RECORD, default_state_dir
 from components.ttrl.launcher import Launcher, LocalLauncher, Running
@@ -106,18 +109,36 @@ def wait_ready(running: Running, timeout_s: float) -> dict[str, Any]:
 def smoke_test(url: str, model: Path, *, timeout_s: float) -> tuple[dict[str, Any], float]:
     """Ask the first canary question over HTTP, with the clip's own frames; nothing of it is stored.
 
-    Where the service has keys, $PIXELIS_API_KEY holds one with the role client.
+    A model without canary clips is asked about a grey picture: what counts is that the promoted model answers. Where
+    the service has keys, $PIXELIS_API_KEY holds one with the role client.
 
     Returns:
         (answer, seconds).
+
+    Raises:
+        StepError: the service answers with another model.
+        EnvironmentFault: it does not answer.
     """
     canary = model / "canary"
-    question = next(iter(read_questions(canary, "canary")))
-    clip = next(c for c in read_clips(canary, "canary") if c.meta.clip_id == question.clip_id)
+    question = next(iter(read_questions(canary, "canary")), None)
+    clips = read_clips(canary, "canary") if question else iter(())
+    clip = next((one for one in clips if question and one.meta.clip_id == question.clip_id), None)
     started = time.monotonic()
     with httpx.Client(trust_env=False) as client:
-        answer = ask_clip(client, url, clip, question.text, store=False, timeout_s=timeout_s)
-    return answer, time.monotonic() - started
+        if question is not None and clip is not None:
+            answer = ask_clip(client, url, clip, question.text, store=False, timeout_s=timeout_s)
+        else:
+            grey = encode_jpeg(np.full((84, 112, 3), 128, np.uint8))
+            answer = ask(client, url, operation_question(), [grey], {"store": "false"}, timeout_s=timeout_s)
+    seconds = time.monotonic() - started
+    promoted = tree_digest(model)
+    if answer["model_digest"] != promoted:
+        raise StepError(
+            f"the service at {url} answers with model {answer['model_digest'][:12]}, not with the promoted "
+            f"{promoted[:12]}.",
+            remedy="Stop what answers there (`pixelis ttrl stop`) and resume the run.",
+        )
+    return answer, seconds
 
 
 def _text(service: dict[str, Any], answer: dict[str, Any], ready_s: float, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -241,15 +242,23 @@ def test_personal_data_is_redacted_and_erased(server, clip):
     assert not any(b"parcel, call" in p.read_bytes() for p in server.state.rglob("*") if p.is_file())
 
 
-def finished_updates(server, clip, count):
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Different clips: the same one would get the same votes again, label or not."""
+    folder = tmp_path_factory.mktemp("clips")
+    return [video(folder / f"{n}.mp4", num_frames=20, seed=100 * n).read_bytes() for n in range(8)]
+
+
+def finished_updates(server, clips, count):
     """Ask until so many updates were judged; returns their records."""
+    turn = itertools.cycle(clips)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         updates = [u for u in server.client.get("/status").json()["updates"] if u["status"] != "rolled_back"]
         if len(updates) >= count:
             return updates
-        ask(server, clip)
-        time.sleep(0.2)
+        ask(server, next(turn))
+        time.sleep(0.1)
     raise AssertionError(server.log.read_text())
 
 
@@ -264,9 +273,9 @@ def idle(server):
     raise AssertionError(server.log.read_text())
 
 
-def test_updates_publish_reject_and_roll_back(server, clip):
+def test_updates_publish_reject_and_roll_back(server, clip, clips):
     server.client.post("/admin/resume")
-    first = finished_updates(server, clip, 1)[0]
+    first = finished_updates(server, clips, 1)[0]
     assert first["status"] == "accepted", first
     assert first["adapter_after"] != first["adapter_before"]
     assert first["weight_change"] > 0
@@ -278,7 +287,7 @@ def test_updates_publish_reject_and_roll_back(server, clip):
     assert answer["adapter_digest"] == server.client.get("/status").json()["adapter_digest"] != first["adapter_before"]
 
     server.client.post("/admin/tune", json={"settings": {"learning_rate": 1.0}})
-    ruined = finished_updates(server, clip, len(finished_updates(server, clip, 1)) + 1)[-1]
+    ruined = finished_updates(server, clips, len(finished_updates(server, clips, 1)) + 1)[-1]
     assert ruined["learning_rate"] > 0.05
     assert ruined["status"] == "rejected", ruined
     assert "canary accuracy fell" in ruined["reason"]
