@@ -21,7 +21,7 @@ def name_pixels(pixels: np.ndarray) -> np.ndarray:
     hue = cv2.cvtColor(scaled, cv2.COLOR_RGB2HSV)[0, :, 0]
     light, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
     conditions = [
-        (light < 14) | ((light < 24) & (chroma < 12)),
+        (light < 9) | ((light < 22) & (chroma < 9)),
         (chroma < 9) & (light >= 85) | (chroma < 14) & (light >= 93),
         (chroma < 10) | ((chroma < 14) & (light < 60)),
         (hue < 12) & (light >= 66) | (hue >= 345) & (light >= 60),
