@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from components.shared.runtime.errors import ConfigError, PixelisError
-from pipelines import commands
+from pipelines import cluster_commands, commands
 from pipelines.steps import STEPS
 
 ORDER = [step.name for step in STEPS if step.name != "finish"]
@@ -35,6 +35,7 @@ app.add_typer(ttrl_app, name="ttrl")
 app.add_typer(commands.operations_app, name="operations")
 app.add_typer(commands.shards_app, name="shards")
 app.add_typer(commands.buffer_app, name="buffer")
+cluster_commands.add_to(app)
 
 RunRoot = Annotated[Path, typer.Option(help="Folder that keeps runs, cache, tracking store and service state.")]
 Sets = Annotated[

@@ -1,0 +1,109 @@
+"""The commands that speak to a cluster: `pixelis submit`, `pixelis schedule`, `pixelis gitops`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from components.shared.runtime.errors import ConfigError
+
+Host = Annotated[
+    str, typer.Option(help="Address of Kubeflow Pipelines (API or UI).", envvar="PIXELIS_KFP_HOST", show_default=False)
+]
+Namespace = Annotated[str, typer.Option(help="Your namespace, on a multi-user Kubeflow.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value over the configuration; repeatable.", metavar="KEY=VALUE"),
+]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", help="A value of the run form, such as seed=3; repeatable.", metavar="NAME=VALUE"),
+]
+Profile = Annotated[str, typer.Option(help="Which profile of pipeline_config.yaml: twin, gpu-3b or gpu-7b.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the `pixelis` command."""
+    app.command()(submit)
+    app.command()(schedule)
+    app.command()(gitops)
+
+
+def submit(
+    host: Host,
+    profile: Profile = "twin",
+    sets: Sets = None,
+    params: Params = None,
+    namespace: Namespace = "",
+    mlflow: Annotated[str, typer.Option(help="Address of MLflow as you see it, for the link.")] = "",
+    service_account: Annotated[str, typer.Option(help="Account of the tasks; the server's where empty.")] = "",
+    wait: Annotated[bool, typer.Option(help="Follow the run to its end.")] = True,
+    poll_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.05)] = 5.0,
+) -> None:
+    """Upload the pipeline to a Kubeflow, start a run and follow it."""
+    from pipelines import submit as submitting
+    from pipelines.cli import console
+    from pipelines.cluster import Server
+
+    out = console()
+    server = Server(host, namespace=namespace, token=os.environ.get("PIXELIS_KFP_TOKEN", ""))
+    run = submitting.submit(
+        server, profile, tuple(sets or ()), parameters(params or []), service_account=service_account
+    )
+    state = "uploaded" if run.version.is_new else "already there"
+    out.print(f"Version {run.version.name} ({state}), run {run.run_id}", highlight=False)
+    out.print(f"UI: {run.url}", highlight=False, soft_wrap=True)
+    if mlflow:
+        out.print(
+            f"MLflow: {submitting.mlflow_link(mlflow, run.run_id)}", highlight=False, soft_wrap=True, markup=False
+        )
+    if wait:
+        submitting.follow(server, run.run_id, out, poll_s=poll_s)
+
+
+def schedule(
+    host: Host,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The schedule.")] = Path("manifests/schedule.yaml"),
+    namespace: Namespace = "",
+) -> None:
+    """Make the recurring runs of a Kubeflow what the file says; a second time changes nothing."""
+    from pipelines.cli import console
+    from pipelines.cluster import Server
+    from pipelines.schedule import read_schedule, reconcile
+
+    entries = read_schedule(file)
+    server = Server(host, namespace=namespace, token=os.environ.get("PIXELIS_KFP_TOKEN", ""))
+    for change in reconcile(server, entries):
+        console().print(f"{change.action}: {change.name}", highlight=False)
+
+
+def gitops(
+    profile: Profile = "twin",
+    sets: Sets = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of the resources.")] = "kubeflow",
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None,
+) -> None:
+    """Print the pipeline as Kubernetes resources (Pipeline, PipelineVersion) to commit to a cluster's repository."""
+    from pipelines.gitops import resources
+
+    text = yaml.safe_dump_all(resources(profile, tuple(sets or ()), namespace), sort_keys=False)
+    if output:
+        output.write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+def parameters(items: list[str]) -> dict[str, Any]:
+    """NAME=VALUE items, the values in YAML."""
+    found = {}
+    for item in items:
+        name, sign, text = item.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"--param {item!r} is not of the form NAME=VALUE; nothing was started.")
+        found[name] = yaml.safe_load(text) if text else ""
+    return found

@@ -1,0 +1,156 @@
+"""Submitting: one version a content, named by the commit; the run's parameters; the table; every refusal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from components.shared.runtime.errors import ConfigError, EnvironmentFault, StepError
+from pipelines.cli import app
+from pipelines.cluster import Server
+from pipelines.submit import follow, step_records, submit
+
+SHA = "0123456789abcdef0123"
+
+
+@pytest.fixture(autouse=True)
+def commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELIS_GIT_SHA", SHA)
+
+
+def task(name: str, state: str, second: int = 0, **more: Any) -> dict[str, Any]:
+    value = {"task_id": f"{second:03d}", "display_name": name, "state": state}
+    value["start_time"] = f"2026-01-01T00:00:{second:02d}+00:00"
+    if state in ("SUCCEEDED", "FAILED"):
+        value["end_time"] = f"2026-01-01T00:00:{second + 5:02d}+00:00"
+    return value | more
+
+
+def state(name: str, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"state": name, "run_details": {"task_details": list(tasks)}} | more
+
+
+def test_a_run_is_started_from_an_uploaded_version(kfp_server: Any) -> None:
+    made = submit(Server(kfp_server.url), "twin", (), {"seed": 3, "deploy": False})
+    [run] = kfp_server.runs.values()
+    [version] = kfp_server.versions.values()
+    assert version["display_name"] == made.version.name == SHA[:12]
+    assert run["runtime_config"]["parameters"] == {"seed": 3, "deploy": False}
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
+    assert made.url == f"{kfp_server.url}/#/runs/details/{run['run_id']}"
+    images = {
+        e["container"]["image"]
+        for e in version["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    }
+    assert all(image.endswith(f":{SHA[:12]}-cpu") for image in images)
+
+
+def test_the_same_content_is_uploaded_once_and_other_content_gets_a_name_of_its_own(kfp_server: Any) -> None:
+    server = Server(kfp_server.url)
+    first = submit(server, "twin", (), {})
+    again = submit(server, "twin", (), {})
+    other = submit(server, "twin", ("sft.seed=4",), {})
+    other_again = submit(server, "twin", ("sft.seed=4",), {})
+    assert (first.version.is_new, again.version.is_new) == (True, False)
+    assert again.version.version_id == first.version.version_id
+    assert other.version.name.startswith(f"{SHA[:12]}-")
+    assert other_again.version.version_id == other.version.version_id
+    assert len(kfp_server.versions) == 2
+    assert len(kfp_server.pipelines) == len(kfp_server.experiments) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"speed": 1}, "no such field"), ({"seed": "three"}, "int expected"), ({"deploy": 1}, "bool expected")],
+)
+def test_a_wrong_parameter_is_refused_before_anything_is_sent(
+    kfp_server: Any, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        submit(Server(kfp_server.url), "twin", (), values)
+    assert kfp_server.writes == []
+
+
+def test_a_run_is_followed_to_its_end(kfp_server: Any) -> None:
+    server = Server(kfp_server.url)
+    run = submit(server, "twin", (), {}).run_id
+    done = [task("configure", "SUCCEEDED"), task("exit-handler-1", "RUNNING"), task("recordings", "SUCCEEDED", 6)]
+    fan = [task("clip-groups", "SUCCEEDED", 12), task("clips", "SUCCEEDED", 18), task("clips", "SUCCEEDED", 19)]
+    kfp_server.script = [
+        state("PENDING"),
+        state("RUNNING", *done[:2], task("recordings", "RUNNING", 6), task("base-model", "PENDING", 7)),
+        state("SUCCEEDED", *done, *fan, task("clips-join", "SUCCEEDED", 25), task("base-model", "SUCCEEDED", 31)),
+    ]
+    out = io.StringIO()
+    found = follow(server, run, Console(file=out, width=100), poll_s=0.01)
+    assert found.state == "SUCCEEDED"
+    text = out.getvalue()
+    for name in ("configure", "recordings", "clips.groups", "clips.0", "clips.1", "base_model"):
+        assert name in text
+    assert "exit" not in text
+    assert list(step_records(found)) == [
+        "configure",
+        "recordings",
+        "clips.groups",
+        "clips.0",
+        "clips.1",
+        "clips",
+        "base_model",
+    ]
+
+
+def test_a_failed_run_names_the_task_and_the_cause(kfp_server: Any) -> None:
+    server = Server(kfp_server.url)
+    run = submit(server, "twin", (), {}).run_id
+    kfp_server.script = [state("FAILED", task("sft", "FAILED", error={"code": 2, "message": "out of memory"}))]
+    with pytest.raises(StepError, match=r"FAILED: sft \(out of memory\)"):
+        follow(server, run, Console(file=io.StringIO()), poll_s=0.01)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(EnvironmentFault, match=r"no Kubeflow Pipelines server answers at http://127\.0\.0\.1:9"):
+        Server("http://127.0.0.1:9")
+
+
+def test_a_server_that_wants_a_token_gets_it_or_is_named(kfp_server: Any) -> None:
+    kfp_server.token = "abc"
+    with pytest.raises(EnvironmentFault, match="PIXELIS_KFP_TOKEN"):
+        Server(kfp_server.url)
+    assert submit(Server(kfp_server.url, token="abc"), "twin", (), {}).version.is_new
+
+
+def test_the_double_refuses_what_the_api_does_not_have(kfp_server: Any) -> None:
+    """The test's own instrument: a field the API does not know is refused."""
+    import kfp_server_api
+
+    server = Server(kfp_server.url)
+    server.experiment_id("x")
+    body = {"display_name": "x", "experimentId": "y"}
+    with pytest.raises(kfp_server_api.ApiException, match="experimentId: no such field"):
+        server.client._run_api.run_service_create_run(body)
+
+
+def test_the_command_prints_links_and_the_table(kfp_server: Any) -> None:
+    kfp_server.script = [state("SUCCEEDED", task("configure", "SUCCEEDED"))]
+    arguments = [
+        "submit",
+        "--host",
+        kfp_server.url,
+        "--param",
+        "seed=4",
+        "--mlflow",
+        "http://mlflow:5000",
+        "--poll-s",
+        "0.05",
+    ]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    [run] = kfp_server.runs.values()
+    assert run["runtime_config"]["parameters"] == {"seed": 4}
+    assert f"/#/runs/details/{run['run_id']}" in done.output
+    assert "http://mlflow:5000" in done.output
+    assert "configure" in done.output
