@@ -137,7 +137,9 @@ def measure(url: str, stream: list, held_out: list, *, rounds: int) -> dict:
 def ask(client: httpx.Client, url: str, pairs: list, *, store: bool = False) -> list[Asked]:
     """Ask every question once."""
     asked = []
-    for question, clip in pairs:
+    for number, (question, clip) in enumerate(pairs):
+        if number % 20 == 0:
+            print(f"{number} of {len(pairs)} asked", file=sys.stderr, flush=True)
         started = time.monotonic()
         reply = ask_clip(client, url, clip, question.text, store=store)
         total = sum(vote["count"] for vote in reply["votes"]) + reply["abstentions"]

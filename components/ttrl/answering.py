@@ -25,6 +25,7 @@ from components.ttrl.gating import Lesson, lesson
 from components.ttrl.guard import AdapterStore, Ledger, UpdateRecord
 from components.ttrl.memory import Memory, MemoryFault, name_of
 from components.ttrl.security import neutralise
+from components.ttrl.serving_adapters import ServingAdapters
 from components.ttrl.updates import Updates
 from components.ttrl.voting import adjusted_confidence
 from components.ttrl.watching import Media, Window, view_of, windows_of
@@ -73,13 +74,14 @@ class Replies:
         self.memory, self.memory_fault = self._open_memory()
         self.ledger = Ledger(service.state_dir / "updates.jsonl")
         self.store = AdapterStore(service.state_dir, model.digest, keep=config.keep_adapters)
-        self._restore_adapter()
         self._names = (*model.labels, *model.policy.description.choices)
         self._num_labels = self._count_labels()
         self._since_update = 0
         self.batcher: Batcher[Any, Outcome] = Batcher(
             self.engine.answer, most=config.batch_requests, wait_s=config.batch_wait_ms / 1000
         )
+        self.adapters = ServingAdapters(self.engine, self.batcher, self.store, self.ledger)
+        self.adapters.restore()
         self.updates: Updates | None = None
         if self.memory is not None:
             self.updates = Updates(
@@ -91,7 +93,7 @@ class Replies:
                 store=self.store,
                 ledger=self.ledger,
                 metrics=service.metrics,
-                swap=self._swap,
+                swap=self.adapters.swap,
                 anchor_digest=model.anchor_digest,
             )
 
@@ -335,58 +337,7 @@ class Replies:
             log.info("%d experiences were embedded anew by the present encoder", count)
         return count
 
-    # --- adapters
-
-    def rollback(self) -> str:
-        """Put the adapter before the present one into service; returns its digest."""
-        with self.store.lock:
-            before = self.engine.adapter_digest
-            digest = self.store.rollback()
-            self._swap(self.store.directory(digest) if digest else None, digest)
-            self.ledger.append(
-                UpdateRecord(
-                    update_id="",
-                    at=time.time(),
-                    status="rolled_back",
-                    reason="asked for by an operator",
-                    model_digest=self.engine.model.digest,
-                    adapter_before=before,
-                    adapter_after=self.engine.adapter_digest,
-                )
-            )
-        return self.engine.adapter_digest
-
-    def _swap(self, folder: Path | None, digest: str) -> None:
-        self.batcher.exclusive(lambda: self.engine.swap_adapter(folder, digest)).result(600)
-
-    def _restore_adapter(self) -> None:
-        """Serve with the adapter that served last; one that cannot be loaded is rolled back."""
-        from components.shared.runtime.errors import PixelisError
-
-        if self.store.retired:
-            self._note("retired", "a newly promoted model retires the adapter of the old one", self.store.retired)
-        while self.store.current:
-            digest = self.store.current
-            try:
-                self.engine.swap_adapter(self.store.directory(digest), digest)
-                return
-            except (PixelisError, OSError) as error:
-                log.error("adapter %s cannot be loaded: %s", digest[:12], error)
-                self.store.rollback()
-                self._note("rolled_back", "the adapter cannot be loaded", digest)
-
-    def _note(self, status: Any, reason: str, adapter: str) -> None:
-        self.ledger.append(
-            UpdateRecord(
-                update_id="",
-                at=time.time(),
-                status=status,
-                reason=reason,
-                model_digest=self.engine.model.digest,
-                adapter_before=adapter,
-                adapter_after=self.store.current or self.engine.model.anchor_digest,
-            )
-        )
+    # --- what it is and what it learns
 
     def updates_or_refuse(self) -> Updates:
         """The updates.
@@ -397,8 +348,6 @@ class Replies:
         if self.updates is None:
             raise EnvironmentFault(f"nothing can be learned ({self.memory_fault}).", remedy="Mend the buffer, restart.")
         return self.updates
-
-    # --- what it is
 
     def status(self, num_updates: int) -> dict[str, Any]:
         """Model, adapter, updates with their canary figures, buffer."""

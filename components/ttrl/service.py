@@ -194,7 +194,7 @@ class Service:
             InputError: the promoted adapter serves already.
         """
         with self._admin:
-            digest = self.require_ready().rollback()
+            digest = self.require_ready().adapters.rollback()
             self._audited("rollback", by, {"adapter": digest})
         self.tune({"learn": False}, by=by)
         return {"adapter_digest": digest, "learning": False}

@@ -91,7 +91,7 @@ def publish(service, promoted, tmp_path, scale):
     digest = policy.save_adapter(tmp_path / f"candidate-{scale}")
     policy.set_adapter_state(original)
     folder = replies.store.publish(tmp_path / f"candidate-{scale}", digest, check=adapter_digest)
-    replies._swap(folder, digest)
+    replies.adapters.swap(folder, digest)
     return digest
 
 

@@ -1,0 +1,73 @@
+"""Which adapter answers: restored at the start, swapped by updates, taken back by operators.
+
+Role: brings the adapter store (what is published), the ledger (what happened) and the engine (what is in memory)
+together. Swaps run between two batches, so every request is answered wholly by one adapter.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.shared.runtime.errors import PixelisError
+from components.ttrl.batching import Batcher
+from components.ttrl.guard import AdapterStore, Ledger, Status, UpdateRecord
+
+if TYPE_CHECKING:
+    from components.ttrl.engine import Engine
+
+log = logging.getLogger(__name__)
+SWAP_TIMEOUT_S = 600.0
+
+
+class ServingAdapters:
+    """See the module."""
+
+    def __init__(self, engine: Engine, batcher: Batcher[Any, Any], store: AdapterStore, ledger: Ledger) -> None:
+        self._engine, self._batcher, self._store, self._ledger = engine, batcher, store, ledger
+
+    def restore(self) -> None:
+        """Serve with the adapter that served last; one that cannot be loaded is rolled back."""
+        if self._store.retired:
+            self._note("retired", "a newly promoted model retires the adapter of the old one", self._store.retired)
+        while self._store.current:
+            digest = self._store.current
+            try:
+                self.swap(self._store.directory(digest), digest)
+                return
+            except (PixelisError, OSError) as error:
+                log.error("adapter %s cannot be loaded: %s", digest[:12], error)
+                self._store.rollback()
+                self._note("rolled_back", "the adapter cannot be loaded", digest)
+
+    def swap(self, folder: Path | None, digest: str) -> None:
+        """Put an adapter into memory between two batches; None is the promoted one."""
+        self._batcher.exclusive(lambda: self._engine.swap_adapter(folder, digest)).result(SWAP_TIMEOUT_S)
+
+    def rollback(self) -> str:
+        """Serve with the adapter before the present one; returns its digest.
+
+        Raises:
+            InputError: the promoted adapter serves already.
+        """
+        with self._store.lock:
+            before = self._engine.adapter_digest
+            digest = self._store.rollback()
+            self.swap(self._store.directory(digest) if digest else None, digest)
+            self._note("rolled_back", "asked for by an operator", before)
+        return self._engine.adapter_digest
+
+    def _note(self, status: Status, reason: str, before: str) -> None:
+        self._ledger.append(
+            UpdateRecord(
+                update_id="",
+                at=time.time(),
+                status=status,
+                reason=reason,
+                model_digest=self._engine.model.digest,
+                adapter_before=before,
+                adapter_after=self._store.current or self._engine.model.anchor_digest,
+            )
+        )
