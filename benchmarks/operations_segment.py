@@ -122,18 +122,19 @@ def load(instance: Instance) -> tuple[np.ndarray, np.ndarray, int, int]:
     return resized, mask, min(int(x * scale), size[0] - 1), min(int(y * scale), size[1] - 1)
 
 
-def compare(instances: list[Instance]) -> None:
-    results: dict[str, dict[str, list[float]]] = {name: {} for name in METHODS}
-    times: dict[str, list[float]] = {name: [] for name in METHODS}
+def compare(instances: list[Instance], names: list[str]) -> None:
+    results: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
     for instance in instances:
         image, mask, x, y = load(instance)
-        for name, method in METHODS.items():
+        for name in names:
+            method = METHODS[name]
             start = time.thread_time()
             found = method(image, x, y)
             times[name].append((time.thread_time() - start) * 1e3)
             results[name].setdefault(instance.size, []).append(overlap(found, mask))
     sizes = ["small", "medium", "large", "DAVIS"]
-    counts = ", ".join(f"{size} {len(results['pixelis'].get(size, []))}" for size in sizes)
+    counts = ", ".join(f"{size} {len(results[names[0]].get(size, []))}" for size in sizes)
     print(f"instances: {counts}")
     print(
         f"{'method':12} " + " ".join(f"{size:>8}" for size in sizes) + f" {'COCO all':>9} {'± 95 %':>7} {'ms p50':>8}"
@@ -170,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--instances", type=int, default=150)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--fit", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -179,7 +181,7 @@ def main() -> None:
         return
     held_out = [item for item in found if not item.fitted_on]
     pick = np.random.default_rng(0).permutation(len(held_out))[: options.instances]
-    compare([held_out[i] for i in sorted(pick)] + davis(options.data))
+    compare([held_out[i] for i in sorted(pick)] + davis(options.data), options.methods)
 
 
 if __name__ == "__main__":
