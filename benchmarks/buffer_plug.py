@@ -145,7 +145,7 @@ class _Loaded:
             self.folder.cleanup()
 
 
-def load(buffer, vectors):
+def load(buffer, vectors, first=0):
     """Append all vectors, in batches of coroutines."""
     import asyncio
 
@@ -153,7 +153,7 @@ def load(buffer, vectors):
         for start in range(0, len(vectors), 2048):
             await asyncio.gather(
                 *(
-                    buffer.append_async(Experience(id=identity(start + i), question="", visual=vector))
+                    buffer.append_async(Experience(id=identity(first + start + i), question="", visual=vector))
                     for i, vector in enumerate(vectors[start : start + 2048])
                 )
             )

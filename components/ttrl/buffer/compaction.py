@@ -53,7 +53,7 @@ def candidates(state: State, store: FileStore, dead_share: float, active: int) -
     if not extents:
         return []
     live = live_bytes(state, max(number for number, _ in extents) + 1)
-    dead = [n for n, end in extents if 1.0 - live[n] / end > dead_share]
+    dead = [n for n, end in extents if 1.0 - (live[n] + store.segments[n].kept) / end > dead_share]
     small = [n for n, end in extents if end < store.segment_bytes // 4 and n not in dead]
     chosen = sorted(dead + (small if len(small) >= 8 else []))
     total = 0
@@ -122,8 +122,9 @@ class Compaction:
             self._verify(scratch, end, crc)
             with self.io:
                 number = self.store.next_number()
-                self.store.adopt(number, scratch, end, crc)
+                segment = self.store.adopt(number, scratch, end, crc)
                 self._repoint(number, copied, numbers, relog)
+                segment.kept = end - int(live_bytes(self.state, number + 1)[number])
         finally:
             self.disk.close(descriptor)
             if scratch.exists():

@@ -158,7 +158,7 @@ class FileStore:
         """Number of the next segment to be made."""
         return max(self.segments.keys() | self.gone, default=0) + 1
 
-    def adopt(self, number: int, scratch: Path, end: int, crc: int) -> None:
+    def adopt(self, number: int, scratch: Path, end: int, crc: int) -> Segment:
         """Make a finished, synced file a segment, in one step."""
         path = segment_path(self.directory, number)
         self.disk.rename(scratch, path)
@@ -170,6 +170,7 @@ class FileStore:
         segment = Segment(number, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         segment.end, segment.crc = end, crc
         self.segments[number] = segment
+        return segment
 
     def detach(self, numbers: Iterable[int]) -> None:
         """Leave out segments whose live frames lie elsewhere now; readers inside them finish undisturbed."""

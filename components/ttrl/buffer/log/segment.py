@@ -26,7 +26,7 @@ class Segment:
         descriptor: Open for reading (and writing, while it is the active one).
     """
 
-    __slots__ = ("crc", "descriptor", "end", "number")
+    __slots__ = ("crc", "descriptor", "end", "kept", "number")
 
     def __init__(self, number: int, descriptor: int) -> None:
         self.number, self.descriptor = number, descriptor
@@ -34,6 +34,8 @@ class Segment:
         """Bytes written and durable."""
         self.crc = 0
         """CRC32C of bytes 0 .. end."""
+        self.kept = 0
+        """Bytes no record in force has, and that a compaction found it must keep: rewriting would not free them."""
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):

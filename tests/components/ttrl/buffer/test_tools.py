@@ -182,3 +182,19 @@ def test_tools_refuse_what_is_no_buffer(tmp_path):
     for tool in (stat, stat_page, lambda d: list(dump(d)), compact):
         with pytest.raises(BufferFormatError, match="not an experience buffer"):
             tool(tmp_path)
+
+
+def test_compaction_ends_where_only_removals_are_left(tmp_path, config, make):
+    """A segment of nothing but removals that must be kept is not rewritten again and again."""
+    with ExperienceBuffer.open(tmp_path / "b", config, disk=FastDisk()) as buffer:
+        stored = [make(i) for i in range(120)]
+        for e in stored:
+            buffer.append(e)
+        for e in stored[::8]:  # too few in each segment for it to be worth a rewrite
+            buffer.remove(e.id)
+        buffer._store.seal()
+        runs = 0
+        while buffer.compact():
+            runs += 1
+            assert runs < 20
+        assert len(buffer) == 105
