@@ -129,10 +129,21 @@ class NativePolicy(Policy):
 
     def hidden_states(self, rows: Sequence[Encoded]) -> torch.Tensor:
         """Last hidden states (B, L, D), differentiable; rows padded on the right."""
+        return self.layer_states(rows, None)[0]
+
+    def layer_states(self, rows: Sequence[Encoded], layer: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(last hidden states, normalised states after `layer` decoder layers), both (B, L, D)."""
         embeds, mask, positions = self.embed(rows, left=False)
         full = None if bool(mask.all()) else mask
-        states = self.language(inputs_embeds=embeds, attention_mask=full, position_ids=positions, use_cache=False)
-        return states.last_hidden_state
+        output = self.language(
+            inputs_embeds=embeds,
+            attention_mask=full,
+            position_ids=positions,
+            use_cache=False,
+            output_hidden_states=layer is not None,
+        )
+        last = output.last_hidden_state
+        return last, last if layer is None else self.language.norm(output.hidden_states[layer])
 
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = [self.layout.encode(conversation) for conversation in conversations]
