@@ -1,7 +1,7 @@
 """Second stage: the language model, all its parameters, on frozen and cached vision features.
 
-Loss = mean NLL of the learned tokens + dense_weight * (cross-entropy, at each frame's position half way up the model, of
-its label and of the time at which the label's run began).
+Loss = mean NLL of the learned tokens + dense_weight * (cross-entropy, at each frame's position half way up the model,
+of its label and of the time at which the label's run began).
 """
 
 from __future__ import annotations
