@@ -102,16 +102,21 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
                 request, service.upload_dir, max_bytes=config.max_body_bytes, max_images=config.max_images
             ) as upload,
         ):
-            media = Media(
-                video=upload.videos[0] if upload.videos else None,
-                images=tuple(upload.images),
-                start_s=_number(upload.fields.get("start_s")),
-                times_s=_numbers(upload.fields.get("times_s")),
-                max_duration_s=max_duration_s,
-            )
-            question = upload.fields.get("question", "")
+            times_s = _numbers(upload.fields.get("times_s"))
+            start_s = _number(upload.fields.get("start_s"))
             asked = Asked(caller.name, request.state.trace_id, store=upload.fields.get("store", "true") != "false")
-            call = asyncio.to_thread(work, media, question, asked)
+
+            def answer() -> dict[str, Any]:
+                media = Media(
+                    video=upload.videos[0].path if upload.videos else None,
+                    images=tuple(image.path for image in upload.images),
+                    start_s=start_s,
+                    times_s=times_s,
+                    max_duration_s=max_duration_s,
+                )
+                return work(media, upload.fields.get("question", ""), asked)
+
+            call = asyncio.to_thread(answer)
             # shielded: a client that goes away must not free its files and its slot while a thread still works on them
             return JSONResponse(await _finish(asyncio.ensure_future(call)))
 

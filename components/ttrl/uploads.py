@@ -1,8 +1,8 @@
-"""Takes a request's body from the wire into anonymous files, in one pass and never more than allowed.
+"""Takes a request's body from the wire, in one pass and never more than allowed.
 
 Role: multipart (`video` or one or more `image` parts, and `question`) or a raw body (`Content-Type: video/...` or
-`image/...`, the question in the query). Parts are written as they arrive, into memory files (memfd) that the decoder's
-child opens through /proc; where there are none, into named files of the upload folder.
+`image/...`, the question in the query). Parts are gathered in memory; when they grow, or the decoder asks for a path, in
+a memory file (memfd) that its child opens through /proc, or a named file of the upload folder where there is no memfd.
 
 Guarantees: the byte cap holds for what is really sent, whatever Content-Length claims; the files are gone when the
 `with` block ends, whatever happened in it, and memory files also when the process is killed; named leftovers of a
@@ -27,7 +27,7 @@ from starlette.requests import Request
 from components.shared.runtime.errors import InputError
 
 FIELD_LIMIT = 1 << 16
-GATHERED_BYTES = 1 << 18
+GATHERED_BYTES = 1 << 20
 FIELDS = ("question", "start_s", "times_s", "store")
 
 
@@ -40,57 +40,78 @@ class UploadRefused(InputError):
 
 
 class MediaFile:
-    """A file that holds one part and is gone when closed; `path` is how the decoder's child opens it."""
+    """One part: in memory while it is small, in an anonymous file when it grows or when its path is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._named: Path | None = None
+        self._folder = folder
         self._pending: list[bytes] = []
-        self._size = 0
-        if hasattr(os, "memfd_create"):
-            self._handle = os.memfd_create("upload", os.MFD_CLOEXEC)
-            self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
-        else:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._handle, name = tempfile.mkstemp(prefix="upload-", dir=folder)
-            self._named = self.path = Path(name)
+        self._waiting = 0
+        self._handle = -1
+        self._path: Path | None = None
+        self.num_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Append; small pieces (the parser's, between two carriage returns) are gathered first."""
+        """Append."""
         self._pending.append(data)
-        self._size += len(data)
-        if self._size >= GATHERED_BYTES:
-            self.flush()
+        self._waiting += len(data)
+        self.num_bytes += len(data)
+        if self._waiting >= GATHERED_BYTES:
+            self._flush()
 
-    def flush(self) -> None:
-        """Hand on what was gathered."""
-        view = memoryview(b"".join(self._pending))
-        while view:
-            view = view[os.write(self._handle, view) :]
-        self._pending, self._size = [], 0
+    @property
+    def path(self) -> Path:
+        """Where the decoder's child opens it; ask for it outside of the event loop."""
+        if self._pending or self._path is None:
+            self._flush()
+        assert self._path is not None
+        return self._path
 
     def close(self) -> None:
         """Let the bytes go."""
-        os.close(self._handle)
-        if self._named is not None:
-            self._named.unlink(missing_ok=True)
+        self._pending = []
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+            if self._path is not None and self._path.parent == self._folder:
+                self._path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._path is None:
+            self._open()
+        view = memoryview(b"".join(self._pending))
+        while view:
+            view = view[os.write(self._handle, view) :]
+        self._pending, self._waiting = [], 0
+
+    def _open(self) -> None:
+        if hasattr(os, "memfd_create"):
+            self._handle = os.memfd_create("upload", os.MFD_CLOEXEC)
+            self._path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._handle, name = tempfile.mkstemp(prefix="upload-", dir=self._folder)
+            self._path = Path(name)
 
 
 @dataclass
 class Upload:
     """What came: media files and the text fields."""
 
-    videos: list[Path] = field(default_factory=list)
-    images: list[Path] = field(default_factory=list)
+    videos: list[MediaFile] = field(default_factory=list)
+    images: list[MediaFile] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
     num_bytes: int = 0
-    files: list[MediaFile] = field(default_factory=list, repr=False)
 
     def add(self, folder: Path, *, is_image: bool) -> MediaFile:
         """A new media file."""
         made = MediaFile(folder)
-        self.files.append(made)
-        (self.images if is_image else self.videos).append(made.path)
+        (self.images if is_image else self.videos).append(made)
         return made
+
+    def close(self) -> None:
+        """Let all files go."""
+        for file in (*self.videos, *self.images):
+            file.close()
 
 
 def sweep(directory: Path) -> int:
@@ -134,12 +155,9 @@ async def received(request: Request, directory: Path, *, max_bytes: int, max_ima
             )
         if len(upload.videos) > 1 or (upload.videos and upload.images):
             raise UploadRefused("one video, or images, per request; this one mixes or repeats them.", status=400)
-        for file in upload.files:
-            file.flush()
         yield upload
     finally:
-        for file in upload.files:
-            file.close()
+        upload.close()
 
 
 def too_big(max_bytes: int) -> UploadRefused:
