@@ -69,7 +69,8 @@ def main():
                 ratios.append(b[1] / q[1])
                 print(
                     f"round {number}: without p50 {q[0]:.0f} p99 {q[1]:.0f} us;"
-                    f" during p50 {b[0]:.0f} p99 {b[1]:.0f} us; p99 ratio {ratios[-1]:.2f}; still building at the end: {running}"
+                    f" during p50 {b[0]:.0f} p99 {b[1]:.0f} us;"
+                    f" p99 ratio {ratios[-1]:.2f}; still building at the end: {running}"
                 )
             print(f"median p99 ratio {np.median(ratios):.2f}")
 
