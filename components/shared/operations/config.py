@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.shared.runtime.config import Section
 
@@ -20,6 +20,14 @@ class OperationsConfig(Section):
     """How a crop becomes square: `letterbox` keeps its shape on black, `resize` stretches it."""
     zoom_min_side: int = Field(28, ge=1, le=1024)
     """Source crops with a side of this many pixels or fewer are refused."""
+    segment_backend: Literal["classical", "sam2"] = "classical"
+    """Who answers SEGMENT_OBJECT_AT: GrabCut at several sizes, or SAM 2 through transformers."""
+    segment_model: str = ""
+    """SAM 2's hub name or folder, with `segment_backend: sam2`."""
+    segment_revision: str = ""
+    """Pinned revision of a hub name."""
+    segment_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """Where SAM 2 runs."""
     time_limit_s: float = Field(30.0, gt=0, le=600)
     """A call that takes longer fails with `timeout`."""
     max_calls: int = Field(16, ge=1, le=1000)
@@ -34,6 +42,12 @@ class OperationsConfig(Section):
     """Memory for cached results, 0 for no cache."""
     quarantine_after: int = Field(3, ge=1, le=1000)
     """An operation that hung this often is no longer called."""
+
+    @model_validator(mode="after")
+    def _sam2_needs_a_model(self) -> Self:
+        if self.segment_backend == "sam2" and not self.segment_model:
+            raise ValueError("segment_model must name SAM 2 weights when segment_backend is 'sam2'")
+        return self
 
 
 TWIN_OPERATIONS = OperationsConfig(zoom_size=112, zoom_padding=0.0)

@@ -1,11 +1,13 @@
 """SEGMENT_OBJECT_AT: the object under a point of a frame, as mask, box and score.
 
 Backend `classical` is OpenCV's GrabCut at several sizes with a fitted choice between them (point_segmentation.py).
+Backend `sam2` is SAM 2 through transformers (sam2.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +18,7 @@ from components.shared.operations.frames import to_thousandths
 from components.shared.operations.masks import encode_mask, mask_box
 from components.shared.operations.registry import Operation
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
+from components.shared.runtime.errors import ModelNotReadyError
 
 MIN_SIDE = 16
 """Frames with a smaller side hold nothing to segment."""
@@ -32,9 +35,28 @@ class SegmentArguments(Arguments):
 def segment_object_at(config: OperationsConfig) -> Operation:
     """The SEGMENT_OBJECT_AT operation."""
 
-    def run(arguments: SegmentArguments, frames: Sequence[np.ndarray]) -> OperationResult:
+    def prepare() -> None:
+        if config.segment_backend == "sam2":
+            loaded()
+
+    def loaded() -> Any:
+        from components.shared.operations.sam2 import load_model
+
+        try:
+            return load_model(config.segment_model, config.segment_revision, config.segment_device)
+        except ModelNotReadyError as error:
+            raise OperationFault("unavailable", error.message, "another operation") from error
+
+    def find(frame: np.ndarray, x: int, y: int) -> tuple[np.ndarray, float] | None:
+        if config.segment_backend == "sam2":
+            from components.shared.operations import sam2
+
+            return sam2.segment_at(frame, x, y, loaded())
         from components.shared.operations.point_segmentation import segment_at
 
+        return segment_at(frame, x, y)
+
+    def run(arguments: SegmentArguments, frames: Sequence[np.ndarray]) -> OperationResult:
         frame = frames[arguments.frame]
         height, width = frame.shape[:2]
         if min(height, width) < MIN_SIDE:
@@ -43,7 +65,7 @@ def segment_object_at(config: OperationsConfig) -> Operation:
             )
         x = min(int(arguments.x * width / 1000), width - 1)
         y = min(int(arguments.y * height / 1000), height - 1)
-        found = segment_at(frame, x, y)
+        found = find(frame, x, y)
         if found is None:
             raise OperationFault("nothing_found", "no object stands out at this point.", "a point inside an object")
         mask, score = found
@@ -63,5 +85,7 @@ def segment_object_at(config: OperationsConfig) -> Operation:
         SegmentArguments,
         run,
         example={"frame": 8, "x": 500, "y": 400},
+        version=f"1 {config.segment_backend} {config.segment_model} {config.segment_revision}",
         frames_used=used,
+        prepare=prepare,
     )
