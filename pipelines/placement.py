@@ -1,4 +1,4 @@
-"""Where each step runs: image, processor, memory, accelerator, time limit, retries.
+"""Where each step runs: image, processor, memory, accelerator, time limit, retries, volumes, secrets, nodes.
 
 The only code that touches any of it. Everything here is fixed when the pipeline is compiled; local runs ignore all but
 the image's name.
@@ -34,6 +34,12 @@ class Resources(Section):
     """Seconds after which the task is stopped."""
     retries: int = Field(1, ge=0, le=5)
     """How often a failed task is tried again."""
+    volumes: dict[str, str] = {}
+    """Claims by the path where the task sees them: `/data: openpack`."""
+    secrets: dict[str, tuple[str, ...]] = {}
+    """Keys of Secrets that become environment variables of the same name; a Secret that is missing is passed over."""
+    node_selector: dict[str, str] = {}
+    """Labels of the nodes it may run on. An accelerator's taint is tolerated without being named."""
 
 
 class PlacementSection(Section):
@@ -77,6 +83,19 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, ret
         kubernetes.empty_dir_mount(
             task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shm
         )
+    for path, claim in resources.volumes.items():
+        kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
+    for secret, keys in resources.secrets.items():
+        kubernetes.use_secret_as_env(
+            task, secret_name=secret, secret_key_to_env={key: key for key in keys}, optional=True
+        )
+    for label, value in resources.node_selector.items():
+        kubernetes.add_node_selector(task, label_key=label, label_value=value)
+    if resources.accelerator:
+        kubernetes.add_toleration(task, key=resources.accelerator, operator="Exists", effect="NoSchedule")
+    if step == "ttrl":  # the step that deploys: which image the service runs, and that it is in a pod at all
+        task.set_env_variable("PIXELIS_SERVE_IMAGE", placement.image(step))
+        kubernetes.use_field_path_as_env(task, env_name="PIXELIS_POD_NAMESPACE", field_path="metadata.namespace")
     kubernetes.set_timeout(task, seconds=resources.timeout_s)
     kubernetes.set_image_pull_policy(task, placement.image_pull_policy)
     kubernetes.use_field_path_as_env(task, env_name="PIXELIS_RUN_ID", field_path="metadata.labels['pipeline/runid']")

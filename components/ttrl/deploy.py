@@ -26,7 +26,7 @@ from components.shared.samples.jpeg import encode_jpeg
 from components.ttrl.client import ask, ask_clip
 from components.ttrl.config import TtrlConfig
 from components.ttrl.control import RECORD, default_state_dir
-from components.ttrl.launcher import Launcher, LocalLauncher, Running
+from components.ttrl.launcher import Launcher, Running, launcher_here
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def deploy(
         return Report(markdown="Deployment is switched off (`ttrl.deploy`).", provenance=provenance)
     state = default_state_dir(config)
     started = time.monotonic()
-    running = (launcher or LocalLauncher()).replace(config, inputs.model, state)
+    running = (launcher or launcher_here()).replace(config, inputs.model, state)
     try:
         record = wait_ready(running, config.ready_timeout_s)
         ready_s = time.monotonic() - started
@@ -142,8 +142,9 @@ def smoke_test(url: str, model: Path, *, timeout_s: float) -> tuple[dict[str, An
 
 
 def _text(service: dict[str, Any], answer: dict[str, Any], ready_s: float, seconds: float) -> str:
+    where = f"process {service['pid']}" if service["pid"] else f"deployment {service.get('deployment', '')}"
     return (
-        f"The service answers at {service['url']} (process {service['pid']}), ready after {ready_s:.1f} s.\n\n"
+        f"The service answers at {service['url']} ({where}), ready after {ready_s:.1f} s.\n\n"
         f"Canary smoke test: `{json.dumps(answer['answer'])}` with confidence {answer['confidence']:.2f} "
         f"in {seconds:.2f} s, mode {answer['mode']}.\n\n"
         f"Experiences and adapters live in `{service['state_dir']}`; its log is `{service['log']}`."

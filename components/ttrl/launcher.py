@@ -108,6 +108,13 @@ class LocalLauncher:
         return LocalProcess(process, state, str(log))
 
 
+def launcher_here() -> Launcher:
+    """The cluster's launcher in a pod that `pipelines.placement` placed, else this machine's."""
+    from components.ttrl.launcher_kubernetes import from_environment
+
+    return from_environment() or LocalLauncher()
+
+
 def is_running(state: Path) -> bool:
     """Whether a service of this state folder runs."""
     record = read_record(state)
