@@ -46,7 +46,7 @@ class TinySizeConfig(Section):
 class VisionStageConfig(Section):
     """Dense supervision of the vision tower: the operation and its phase on single frames, values on close crops."""
 
-    steps: int = Field(450, ge=0, le=1_000_000)
+    steps: int = Field(280, ge=0, le=1_000_000)
     """Optimiser steps."""
     batch: int = Field(128, ge=1, le=8192)
     """Frames a step."""
@@ -63,7 +63,7 @@ class VisionStageConfig(Section):
 class LanguageStageConfig(Section):
     """Full-parameter training of the language model on frozen, cached vision features."""
 
-    steps: int = Field(500, ge=0, le=1_000_000)
+    steps: int = Field(420, ge=0, le=1_000_000)
     """Optimiser steps."""
     batch: int = Field(32, ge=1, le=4096)
     """Conversations a step."""
