@@ -56,7 +56,7 @@ class RewardConfig(Section):
 class RftConfig(StepSection):
     """Group relative policy optimisation over multi-turn episodes."""
 
-    steps: int = Field(40, ge=0, le=100_000)
+    steps: int = Field(60, ge=0, le=100_000)
     """Updates at most; 0 leaves the policy as it is."""
     train_seconds: float = Field(100.0, gt=0, le=10_000_000)
     """Time for the updates, over all resumed attempts; the step after which it is used up is the last."""
