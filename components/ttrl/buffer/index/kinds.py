@@ -120,8 +120,8 @@ def from_bytes(spec: Spec, data: np.ndarray, vectors: Any) -> FaissIndex:
     for start in range(0, index.ntotal, 16_384):
         rows = vectors(start, min(index.ntotal, start + 16_384))
         storage.add(np.ascontiguousarray(rows[:, : spec.searched]))
-    index.storage = storage
-    index.own_fields = False
+    index.storage = storage  # faiss's wrapper gives the ownership away here: the index must take it, or nobody frees it
+    index.own_fields = not storage.this.own()
     return FaissIndex(spec, index, storage)
 
 

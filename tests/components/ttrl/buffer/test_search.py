@@ -239,3 +239,29 @@ def test_gpu_falls_back(tmp_path, inline_builder, caplog):
         assert "searching on the CPU" in caplog.text
         assert buffer.search_knn(vectors[9], 1)[0].id == stored[9].id
     assert callable(to_gpu)
+
+
+def test_a_graph_swapped_out_gives_its_memory_back():
+    """Its vectors belong to the index: loading it a hundred times must not keep a hundred copies."""
+    import gc
+    from pathlib import Path
+
+    from components.ttrl.buffer.index.kinds import Spec, build, from_bytes, to_bytes
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    vectors = clusters(2000, 64)
+    spec = Spec("hnsw", 64, False)
+    data = to_bytes(build(spec, vectors))
+
+    def load():
+        found, _ = from_bytes(spec, data, lambda start, stop: vectors[start:stop]).search(vectors[5], 3)
+        assert found[0] == 5
+
+    load()
+    before = resident()
+    for _ in range(100):
+        load()
+    gc.collect()
+    assert resident() - before < 10 * vectors.nbytes
