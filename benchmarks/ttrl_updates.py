@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -53,6 +54,7 @@ class Asked:
 def main() -> int:
     """Run the measurement."""
     options = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the service is stopped as well
     settings = dict(text.split("=", 1) for text in options.set)
     with tempfile.TemporaryDirectory() as folder:
         base = {"port": 0, "state_dir": str(Path(folder) / "state"), "max_source_share": 1.0, "concurrency": 4}

@@ -1,8 +1,8 @@
 """Takes a request's body from the wire, in one pass and never more than allowed.
 
 Role: multipart (`video` or one or more `image` parts, and `question`) or a raw body (`Content-Type: video/...` or
-`image/...`, the question in the query). Parts are gathered in memory; when they grow, or the decoder asks for a path, in
-a memory file (memfd) that its child opens through /proc, or a named file of the upload folder where there is no memfd.
+`image/...`, the question in the query). Parts are gathered in memory; once they grow, or the decoder asks for a path,
+in a memory file (memfd) that its child opens through /proc, or a named file where there is no memfd.
 
 Guarantees: the byte cap holds for what is really sent, whatever Content-Length claims; the files are gone when the
 `with` block ends, whatever happened in it, and memory files also when the process is killed; named leftovers of a
