@@ -5,10 +5,13 @@ TORCH ?= torch==2.13.0
 # Where torch comes from; for a CPU build on Linux without CUDA downloads: make setup TORCH_ARGS="--index-url <PyTorch's CPU index>"
 TORCH_ARGS ?=
 RUN_ROOT ?= runs
+VARIANT ?= cpu
+REGISTRY ?= ghcr.io/pixelis
+GIT_SHA ?= $(shell git rev-parse HEAD)
 bin := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit e2e compile render validate-manifests manifests-config lock clean
+.PHONY: help setup demo test check unit e2e compile images render validate-manifests manifests-config lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -44,6 +47,13 @@ compile: setup ## Compile every profile to KFP's IR YAML under build/
 	mkdir -p build
 	for profile in twin gpu-3b gpu-7b; do $(bin)/pixelis compile --profile $$profile --output build/pixelis-$$profile.yaml || exit 1; done
 
+images: ## Build the images: BASE_IMAGE, VARIANT (cpu, gpu), TORCH_INDEX, REGISTRY, DOCKER_ARGS
+	docker build $(DOCKER_ARGS) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) --build-arg VARIANT=$(VARIANT) \
+	  --build-arg TORCH_INDEX=$(TORCH_INDEX) -f images/base/Dockerfile -t pixelis-base:$(VARIANT) .
+	for family in data train serve; do docker build $(DOCKER_ARGS) --build-arg PIXELIS_BASE=pixelis-base:$(VARIANT) --build-arg GIT_SHA=$(GIT_SHA) \
+	  -f images/$$family/Dockerfile -t $(REGISTRY)/pixelis-$$family:$(shell echo $(GIT_SHA) | cut -c1-12)-$(VARIANT) . || exit 1; done
+	docker image ls --filter label=org.opencontainers.image.revision=$(GIT_SHA)
+
 render: setup ## Render the Kubernetes overlays to YAML under build/
 	mkdir -p build
 	for overlay in local gpu; do $(bin)/python -m pipelines.manifests render manifests/overlays/$$overlay > build/manifests-$$overlay.yaml || exit 1; done
@@ -65,6 +75,9 @@ images: ## Build all images (TAG, VARIANT=cpu|gpu, IMAGE_ARGS="--build-arg BASE_
 lock: ## Resolve exact versions with hashes (torch left out: its CPU and CUDA wheels differ; cv2 comes headless)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate \
 	  --no-emit-package torch --no-emit-package opencv-python -o requirements.lock pyproject.toml
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-header --no-annotate -c requirements.lock \
+	  --extra serving --extra ocr --extra lmdb --extra gpu --extra cluster \
+	  --no-emit-package torch --no-emit-package opencv-python -o images/requirements.lock pyproject.toml
 
 clean: ## Remove what can be made again (not runs)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -238,10 +238,11 @@ class Rollout:
     timeout_s: float
     poll_s: float = 1.0
 
-    @property
-    def log(self) -> str:
-        """Where the service's log is."""
-        return f"kubectl -n {self.cluster.namespace} logs deployment/{DEPLOYMENT}"
+    log: str = field(init=False)
+    """The command that shows the service's log."""
+
+    def __post_init__(self) -> None:
+        self.log = f"kubectl -n {self.cluster.namespace} logs deployment/{DEPLOYMENT}"
 
     def record(self) -> dict[str, Any] | None:
         """Where the service is, once the release is rolled out."""
