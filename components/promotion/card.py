@@ -39,7 +39,8 @@ next; may look closer at the picture before it answers. Labels: {", ".join(facts
 
 ## Data
 {len(manifest.recordings)} recordings ({hours:.2f} h), source `{manifest.source}`, split by {manifest.split_by}:
-{people["train"]} / {people["validation"]} / {people["test"]} for training / validation / test. Canary clips that travel with the model: {facts["num_canary_clips"]}.
+{people["train"]} / {people["validation"]} / {people["test"]} for training / validation / test. Canary clips with the
+model: {facts["num_canary_clips"]}.
 
 ## Figures on the test split
 | figure | value |
