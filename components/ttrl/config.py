@@ -28,7 +28,7 @@ class TtrlConfig(StepSection):
     """Where experiences, adapters and records live; empty: $PIXELIS_STATE_DIR, else ~/.local/state/pixelis/ttrl."""
     keys_file: str = ""
     """JSON file of hashed API keys and roles; empty: no keys, loopback only."""
-    ready_timeout_s: float = Field(120.0, gt=0, le=3600)
+    ready_timeout_s: float = Field(300.0, gt=0, le=3600)
     """How long a deployment waits for the service to be ready before it is stopped and the step fails."""
 
     # --- answering
