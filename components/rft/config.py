@@ -87,7 +87,7 @@ class RftConfig(StepSection):
     micro_batch: int = Field(64, ge=1, le=4096)
     """Conversations in one backward pass; bounds memory, changes nothing else."""
     force_operations: bool = True
-    """Give a group of close-up rollouts that never looked one rollout that begins with a forced look."""
+    """Give a group of close-up rollouts that never looked one rollout whose first words ask for a look."""
     rewards: RewardConfig = RewardConfig()
     """The reward."""
     operations: OperationsConfig = TWIN_OPERATIONS

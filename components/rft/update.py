@@ -1,18 +1,18 @@
 """One GRPO update: rollouts of a step's questions, rewards, and the optimiser steps on them.
 
-Guarantees: forced messages and rollouts cut by the token limit are never learned from; groups without spread are left
+Guarantees: forced tokens and rollouts cut by the token limit are never learned from; groups without spread are left
 out and counted; the same policy weights, tasks and seed give the same update. The reference of the KL term is the
 policy as it came in, whatever was resumed.
 Not guaranteed: an exact ratio where the sampling temperature is not 1 (the loss scores tokens at temperature 1).
 
 The old log-probabilities are those of the first pass, before any optimiser step of this batch: equal to the sampler's
 up to rounding, without its cache's rounding. The mean absolute difference to the sampler's own is logged
-(`sampler_gap`): it is near 0, or sampling and scoring disagree about the conversation."""
+(`sampler_gap`): it is near 0, or sampling and scoring disagree about the conversation.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,8 +31,9 @@ from components.shared.learning.rewards.task import is_correct
 from components.shared.operations import Registry
 from components.shared.policy.interface import Conversation, Policy
 
-GRID = 4
 ZOOM = "ZOOM_IN"
+LOOK = '{"name": "ZOOM_IN", "arguments": {"frame": '
+"""How a group that never looks is asked to: the policy goes on from here, which frame and where is its own choice."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,8 @@ def roll_out(
     }
     episodes = run_episodes(policy, [tasks[group] for group in groups], registry, seed=seed, **limits)
     if config.force_operations and ZOOM in registry.names():
-        rng = np.random.default_rng(seed)
         idle = [group for group in range(len(tasks)) if never_looked(tasks[group], group, groups, episodes)]
-        forced = [replace(tasks[group], opening=forced_look(tasks[group], rng)) for group in idle]
+        forced = [replace(tasks[group], opening=LOOK) for group in idle]
         if forced:
             episodes += run_episodes(policy, forced, registry, seed=(seed + 1) % 2**31, **limits)
             groups += idle
@@ -155,14 +155,6 @@ def never_looked(task: Task, group: int, groups: Sequence[int], episodes: Sequen
     """Whether none of a close-up group's rollouts used an operation."""
     members = [episode for episode, of in zip(episodes, groups) if of == group]
     return task.question.kind == "closeup" and operation_rate(members) == 0.0
-
-
-def forced_look(task: Task, rng: np.random.Generator) -> str:
-    """A ZOOM_IN into a random cell of a random frame: asked for by the environment, blind to the truth."""
-    frame, row, column = (int(rng.integers(high)) for high in (len(task.source_frames), GRID, GRID))
-    cell = 1000 // GRID
-    box = [column * cell, row * cell, (column + 1) * cell, (row + 1) * cell]
-    return json.dumps({"name": ZOOM, "arguments": {"frame": frame, "box": box}})
 
 
 def learn(

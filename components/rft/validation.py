@@ -2,7 +2,8 @@
 
 Sampled accuracy matters as much as greedy: the service votes over samples, and near P(look) = 1/2 greedy accuracy
 flips. Differences come with a paired bootstrap interval over questions (the same questions before and after).
-Not guaranteed: an interval that knows of sessions; evaluation clusters by session, this is the step's own check."""
+Not guaranteed: an interval that knows of sessions; evaluation clusters by session, this is the step's own check.
+"""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ frames and answered with a `tool` message that carries the returned image; anyth
 answer where the message parses as one. At the turn limit the episode ends without an answer.
 
 Guarantees: an episode's messages are exactly what the policy saw and wrote, in order, so that they can be scored
-again; `learn` is False on messages the environment forced. Operation failures are shown to the policy as text and
+again; a forced opening is marked as such and never learned. Operation failures are shown to the policy as text and
 recorded, never raised. The same seed, tasks and policy give the same episodes.
-Not guaranteed: that a batch of another size samples the same texts. There is no training here, and no torch."""
+Not guaranteed: that a batch of another size samples the same texts. There is no training here, and no torch.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +20,11 @@ from typing import Any
 import numpy as np
 
 from components.shared.operations import Registry
-from components.shared.policy.answers import Reply, parse_call, parse_reply
+from components.shared.policy.answers import parse_reply
 from components.shared.policy.interface import Conversation, Generation, Message, Policy
 from components.shared.policy.prompts import tool_message
-from components.shared.runtime.errors import ConfigError
 from components.shared.samples.clip import Clip
-from components.shared.samples.trajectory import Question, ToolResult
+from components.shared.samples.trajectory import Call, Question, ToolResult
 
 TURN_SEED_STRIDE = 7_919
 """Added to the seed each turn, so that equal prefixes in later turns do not repeat the first turn's draws."""
@@ -52,8 +52,8 @@ class Task:
         conversation: What the policy sees first (system, user with the clip's view frames and the question).
         source_frames: The frames operations work on, lazily decoded (`SourceFrames`).
         labels: Label names an answer may use; empty accepts any.
-        opening: Text of a first assistant message put into the policy's mouth: the forced call of a group that never
-            looks. Its tokens are not learned; the rest of the episode is the policy's own.
+        opening: Beginning of the policy's first message, put into its mouth: how a group that never looks is asked to.
+            Its tokens are not learned; how the message goes on, and the rest of the episode, is the policy's own.
     """
 
     question: Question
@@ -83,14 +83,14 @@ class Episode:
 
     Attributes:
         question: What was asked.
-        messages: The whole conversation, tool messages included; assistant messages with `learn` False were forced, or
-            cut by the token limit (their end was never the policy's choice).
-        generations: What the policy sampled, one an unforced assistant message.
+        messages: The whole conversation, tool messages included; an assistant message with `learn` False was cut by the
+            token limit (its end was never the policy's choice).
+        generations: What the policy sampled, one an assistant message.
         well_formed: For each generation, whether it is a strict call or a strict answer.
         calls: Executed calls in order, forced ones included.
         answer: The parsed final answer, None where there is none.
         truncated: Ended by the turn limit or cut by the token limit, not by an answer.
-        forced: Began with a forced call.
+        forced: Began with a forced opening.
     """
 
     question: Question
@@ -105,7 +105,7 @@ class Episode:
     @property
     def num_tokens(self) -> int:
         """Number of tokens the policy sampled."""
-        return sum(len(generation.token_ids) for generation in self.generations)
+        return sum(len(generation.logprobs) for generation in self.generations)
 
     @property
     def last_call_failed(self) -> bool:
@@ -125,37 +125,31 @@ class _Running:
         self.answer: dict[str, Any] | None = None
         self.done = self.truncated = False
 
-    def force(self, registry: Registry) -> None:
-        """Put the opening call into the policy's mouth and execute it."""
-        text = self.task.opening
-        if parse_call(text) is None:
-            raise ConfigError(
-                f"the forced opening {text!r} is no call, so the episode cannot begin with it.",
-                remedy='Give {"name": …, "arguments": {…}}.',
-            )
-        self._execute(Message("assistant", text, learn=False), parse_reply(text), registry, forced=True)
-
     def hear(self, generation: Generation, registry: Registry) -> None:
         """Take the policy's next message: execute a call, or end."""
         self.generations.append(generation)
-        message = Message("assistant", generation.text, learn=generation.finished, token_ids=generation.token_ids)
+        self.messages.append(
+            Message(
+                "assistant",
+                generation.text,
+                learn=generation.finished,
+                token_ids=generation.token_ids,
+                forced=generation.forced,
+            )
+        )
         question = self.task.question
         reply = parse_reply(generation.text, labels=self.task.labels, choices=question.choices, kind=question.kind)
         self.well_formed.append(generation.finished and reply.how == "strict")
         if generation.finished and reply.call is not None:
-            self._execute(message, reply, registry, forced=False)
+            self._execute(reply.call, reply.thought, registry, forced=generation.forced > 0)
             return
-        self.messages.append(message)
         self.done, self.truncated = True, not generation.finished
         self.answer = reply.answer if generation.finished else None
 
-    def _execute(self, message: Message, reply: Reply, registry: Registry, *, forced: bool) -> None:
-        call = reply.call
-        assert call is not None
+    def _execute(self, call: Call, thought: str, registry: Registry, *, forced: bool) -> None:
         result = registry.execute(call.name, call.arguments, self.task.source_frames)
         error = "" if result.ok else result.text
-        self.calls.append(CallRecord(call.name, call.arguments, reply.thought, result.ok, error, result.image, forced))
-        self.messages.append(message)
+        self.calls.append(CallRecord(call.name, call.arguments, thought, result.ok, error, result.image, forced))
         self.messages.append(tool_message(ToolResult(ok=result.ok, text=result.text), result.image))
 
     def episode(self) -> Episode:
@@ -198,18 +192,17 @@ def run_episodes(
         One episode a task, in order.
     """
     running = [_Running(task) for task in tasks]
-    for item in running:
-        if item.task.opening:
-            item.force(registry)
     for turn in range(max_turns):
         waiting = [item for item in running if not item.done]
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
+            asked = any(item.task.opening for item in batch) and turn == 0
             generations = policy.generate(
                 [tuple(item.messages) for item in batch],
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 seed=(seed + TURN_SEED_STRIDE * turn + start) % 2**31,
+                **({"beginnings": [item.task.opening for item in batch]} if asked else {}),
             )
             for item, generation in zip(batch, generations, strict=True):
                 item.hear(generation, registry)

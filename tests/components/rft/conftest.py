@@ -62,8 +62,11 @@ class TablePolicy(Policy):
         temperature: float = 0.0,
         max_new_tokens: int = 48,
         seed: int = 0,
+        beginnings: Sequence[str] = (),
     ) -> list[Generation]:
         generator = torch.Generator().manual_seed(seed)
+        if beginnings:
+            return [self.look(c, generator) for c in conversations]
         with torch.no_grad():
             logprobs = self.table.log_softmax(-1)[[self.situation(c) for c in conversations]]
         scaled = (logprobs / max(temperature, 1e-6)).softmax(-1)
@@ -73,6 +76,13 @@ class TablePolicy(Policy):
             for token, row in zip(picked, logprobs)
         ]
 
+    def look(self, conversation: Conversation, generator: torch.Generator) -> Generation:
+        """A look that was asked for: the token "look" is forced, the cell is sampled."""
+        with torch.no_grad():
+            logprobs = self.table[self.situation(conversation), :4].log_softmax(-1)
+        cell = int(torch.multinomial(logprobs.exp(), 1, generator=generator))
+        return Generation(LOOKS[cell], (-1, cell), (float(logprobs[cell]),), True, forced=1)
+
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
         length = max(len(conversation) for conversation in conversations)
         rows, masks = [], []
@@ -81,7 +91,8 @@ class TablePolicy(Policy):
             for index, message in enumerate(conversation):
                 if message.role == "assistant" and message.learn:
                     token = SAYINGS.index(message.text)
-                    row[index] = self.table[self.situation(conversation[:index])].log_softmax(-1)[token]
+                    logits = self.table[self.situation(conversation[:index])]
+                    row[index] = (logits[:4] if message.forced else logits).log_softmax(-1)[token]
                     mask[index] = 1.0
             rows.append(torch.stack(row))
             masks.append(mask)

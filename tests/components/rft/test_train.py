@@ -14,7 +14,7 @@ from components.rft import checkpoint, train
 from components.rft.config import RftConfig
 from components.rft.questions import plan, sample_questions
 from components.rft.train import RftInputs, RftOutputs, build_orchestrator, reinforce, train_policy
-from components.rft.update import Learner, learn
+from components.rft.update import LOOK, Learner, learn
 from components.rft.validation import Validation, helped, paired_difference, saw_evidence, validate
 from components.shared.operations import default_registry
 from components.shared.policy.interface import Message
@@ -81,6 +81,21 @@ def test_what_a_real_policy_scores_is_what_it_sampled_and_only_that_is_learned(t
     assert any(not torch.equal(old, new) for old, new in zip(before, policy.trainable_parameters()))
     again = learn(learner, conversations, torch.tensor([1.0, -1.0, 0.5, -0.5, 0.0]), config, sampled=sampled)
     assert again["kl"] > 0.0, "the reference moved with the policy"
+
+
+def test_a_real_policy_continues_a_forced_beginning_which_is_scored_but_not_learned(tiny_base: dict[str, Path]) -> None:
+    policy = load_policy(**tiny_base)
+    view = np.zeros((2, 56, 56, 3), np.uint8)
+    start = conversation_for("Which?", view, (0.5, 3.0))
+    said = policy.generate([start] * 2, temperature=1.0, max_new_tokens=4, seed=3, beginnings=["", LOOK])
+    assert said[0].forced == 0
+    assert said[1].text.startswith(LOOK)
+    assert said[1].token_ids[: said[1].forced] == policy.codec.encode(LOOK)
+    assert len(said[1].logprobs) == len(said[1].token_ids) - said[1].forced
+    written = [(*start, Message("assistant", g.text, token_ids=g.token_ids, forced=g.forced)) for g in said]
+    logprobs, mask = policy.token_logprobs(written)
+    for row, learned, generation in zip(logprobs, mask, said):
+        assert row[learned > 0].tolist() == pytest.approx(generation.logprobs, abs=1e-4)
 
 
 def test_data_without_closeups_goes_through_with_operation_questions_only(

@@ -9,11 +9,12 @@ import torch
 
 from components.rft.config import RftConfig
 from components.rft.train import build_orchestrator
-from components.rft.update import Learner, assign, forced_look, learn, roll_out, update
+from components.rft.update import LOOK, ZOOM, Learner, assign, learn, roll_out, update
 from components.rft.validation import validate
 from components.shared.learning.rewards.curiosity import operation_rate
 from components.shared.operations import default_registry
-from components.shared.policy.answers import parse_call
+from components.shared.policy.prompts import call_text
+from components.shared.samples.trajectory import Call
 
 CONFIG = RftConfig(num_groups=16, group_size=8, learning_rate=0.1, kl_weight=0.0, max_turns=3, steps=40)
 
@@ -42,19 +43,23 @@ def test_it_learns_to_look_at_the_right_place_and_read_the_crop(toy: Any, toy_ta
     assert figures[-1]["dropped_groups"] >= figures[0]["dropped_groups"]
 
 
-def test_a_group_that_never_looks_learns_to_read_crops_only_where_looks_are_forced(toy: Any, toy_tasks: Any) -> None:
-    """The known failure of curiosity: at a rate of 0 nobody can earn the bonus."""
-    rates = {}
+def test_where_to_look_and_how_to_read_it_is_learned_at_a_rate_of_zero_only_where_looks_are_forced(
+    toy: Any, toy_tasks: Any
+) -> None:
+    """The known failure of curiosity: at a rate of 0 nobody can earn the bonus, and looking is not learned."""
+    where, read = {}, {}
     for force in (True, False):
-        policy = toy.policy(look=-12.0)
-        config = CONFIG.model_copy(update={"force_operations": force})
-        figures = train(policy, toy_tasks, config, 30)
-        assert figures[0]["operation_rate"] == 0.0
-        assert figures[0]["num_forced"] == (16.0 if force else 0.0)
-        rates[force] = policy.table.log_softmax(-1)[5:, 4:6].exp()
-    reads = lambda table: float(table[0, 0] + table[1, 1]) / 2
-    assert reads(rates[True].detach()) > 0.9, "forced looks teach reading the crop"
-    assert reads(rates[False].detach()) < 0.6
+        policy = toy.policy(look=-4.0)
+        figures = train(policy, toy_tasks, CONFIG.model_copy(update={"force_operations": force}), 40)
+        assert figures[0]["operation_rate"] < 0.02
+        assert (figures[0]["num_forced"] > 12) is force
+        table = policy.table.detach()
+        where[force] = float(table[:4, :4].softmax(-1).diagonal().mean())
+        read[force] = float((table[5].softmax(-1)[4] + table[6].softmax(-1)[5]) / 2)
+    assert where[True] > 0.8
+    assert read[True] > 0.9
+    assert where[False] < 0.4
+    assert read[False] < 0.6
 
 
 def test_forced_tokens_get_no_gradient(toy: Any, toy_tasks: Any) -> None:
@@ -65,21 +70,17 @@ def test_forced_tokens_get_no_gradient(toy: Any, toy_tasks: Any) -> None:
     assert len(forced) == 2
     assert list(batch.groups[-2:]) == [0, 1]
     assert operation_rate(batch.episodes) == 0.0
+    assert all(episode.calls[0].ok and episode.calls[0].forced for episode in forced)
     logprobs, mask = policy.token_logprobs([episode.messages for episode in forced])
     (logprobs * mask).sum().backward()
     assert policy.table.grad is not None
-    assert not policy.table.grad[:4].any(), "the forced look itself was scored"
-    assert policy.table.grad[4:].any()
+    assert not policy.table.grad[:4, 4:].any(), "whether to look was scored, not only where"
+    assert policy.table.grad[:4, :4].any()
 
 
-def test_a_forced_look_is_a_call_the_registry_executes(toy_tasks: Any) -> None:
-    import numpy as np
-
-    registry = default_registry(CONFIG.operations)
-    for seed in range(20):
-        call = parse_call(forced_look(toy_tasks[0], np.random.default_rng(seed)))
-        assert call is not None
-        assert registry.execute(call.name, call.arguments, toy_tasks[0].source_frames).ok
+def test_the_forced_beginning_is_that_of_a_call_as_it_is_written() -> None:
+    call = Call(name=ZOOM, arguments={"frame": 3, "box": [0, 0, 250, 250]})
+    assert call_text(call).startswith(LOOK)
 
 
 def test_the_same_update_twice_gives_the_same_weights(toy: Any, toy_tasks: Any) -> None:

@@ -6,7 +6,8 @@ and summed (`grpo.decoupled_advantages`).
 
 Weights: each moves linearly from `start` to `end` over training. With `adaptive`, a component that is nearly always at
 its best (running mean over `saturation`) fades to nothing as the mean approaches 1: what is learned need not be paid
-for. The task's weight is never adapted."""
+for. The task's weight is never adapted.
+"""
 
 from __future__ import annotations
 

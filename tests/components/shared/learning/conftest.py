@@ -35,11 +35,17 @@ class ScriptedPolicy(Policy):
         temperature: float = 0.0,
         max_new_tokens: int = 48,
         seed: int = 0,
+        beginnings: Sequence[str] = (),
     ) -> list[Generation]:
         self.batches.append(len(conversations))
         self.seeds.append(seed)
         said = [self.say(conversation) for conversation in conversations]
-        return [text if isinstance(text, Generation) else Generation(text, (1, 2), (-0.1, -0.2), True) for text in said]
+        made = [text if isinstance(text, Generation) else Generation(text, (1, 2), (-0.1, -0.2), True) for text in said]
+        for index, start in enumerate(beginnings):
+            if start:
+                given = made[index]
+                made[index] = Generation(start + given.text, (9, *given.token_ids), given.logprobs, True, forced=1)
+        return made
 
     def token_logprobs(self, conversations: Sequence[Conversation]) -> Any:
         raise NotImplementedError

@@ -11,7 +11,6 @@ import pytest
 from components.shared.learning.episode import Episode, SourceFrames, Task, run_episodes
 from components.shared.operations import default_registry
 from components.shared.policy.interface import Conversation, Generation, Message
-from components.shared.runtime.errors import ConfigError
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.jpeg import encode_jpeg
 
@@ -121,18 +120,25 @@ def test_a_cut_message_ends_the_episode_and_is_not_learned_even_where_it_parses(
     assert episode.well_formed == (False,)
 
 
-def test_a_forced_opening_is_executed_masked_and_marked(make: Any) -> None:
-    (episode,) = run(make, looks_then_answers, [task(make, opening=zoom([0, 0, 250, 250]))])
+def test_a_forced_opening_is_continued_by_the_policy_and_marked(make: Any) -> None:
+    start = '{"name": "ZOOM_IN", "arguments": {"frame": '
+    say = lambda c: ANSWER if c[-1].role == "tool" else '1, "box": [0, 0, 250, 250]}}'
+    forced, free = run(make, say, [task(make, opening=start), task(make)])
+    assert forced.forced
+    assert forced.calls[0].forced
+    assert forced.calls[0].arguments == {"frame": 1, "box": [0, 0, 250, 250]}
+    assert [(m.forced, m.token_ids) for m in forced.messages if m.role == "assistant"] == [(1, (9, 1, 2)), (0, (1, 2))]
+    assert forced.answer == {"value": "diagonal"}
+    assert forced.num_tokens == 4, "the forced token was not sampled"
+    assert not free.forced
+    assert free.calls == ()
+
+
+def test_an_opening_the_policy_does_not_finish_well_is_no_call(make: Any) -> None:
+    (episode,) = run(make, lambda _: "and so on", [task(make, opening='{"name": ')])
     assert episode.forced
-    assert [message.learn for message in episode.messages if message.role == "assistant"] == [False, True]
-    assert episode.calls[0].forced
-    assert len(episode.generations) == 1
-    assert episode.answer == {"value": "diagonal"}
-
-
-def test_an_opening_that_is_no_call_is_refused(make: Any) -> None:
-    with pytest.raises(ConfigError, match="is no call"):
-        run(make, looks_then_answers, [task(make, opening="Look!")])
+    assert episode.calls == ()
+    assert episode.answer is None
 
 
 def test_episodes_are_batched_by_turn_and_keep_their_order(make: Any) -> None:
