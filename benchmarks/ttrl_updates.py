@@ -9,7 +9,7 @@ and after). The same clip gets the same sampling seed each time, so before and a
 differences are paired.
 
 Prints, whatever the sign: each update's verdict and canary figures; accuracy before and after on both sets, with a 95 %
-bootstrap interval of the paired difference clustered by session; changed answers; how often a pseudo-label was right.
+bootstrap interval of the paired difference clustered by recording; changed answers; how often a pseudo-label was right.
 A labels file is never shown to the service.
 """
 
@@ -42,7 +42,7 @@ class Asked:
     """One question with its answer."""
 
     question_id: str
-    session: str
+    recording: str
     right: bool
     vote_right: float
     """Part of the rollouts that named the truth: sampled accuracy."""
@@ -149,7 +149,7 @@ def ask(client: httpx.Client, url: str, pairs: list, *, store: bool = False) -> 
         asked.append(
             Asked(
                 question.question_id,
-                clip.meta.session,
+                clip.meta.recording_id,
                 is_correct(question, reply["answer"]),
                 right / total,
                 canonical_json(reply["answer"]),
@@ -173,22 +173,22 @@ def compare(before: list[Asked], after: list[Asked]) -> dict:
     """Paired figures of one set."""
     old, new = (np.array([asked.right for asked in asked_list], float) for asked_list in (before, after))
     old_votes, new_votes = (np.array([asked.vote_right for asked in asked_list]) for asked_list in (before, after))
-    sessions = [asked.session for asked in before]
+    recordings = [asked.recording for asked in before]
     return {
         "num": len(before),
         "accuracy_before": float(old.mean()),
         "accuracy_after": float(new.mean()),
-        "difference": interval(new - old, sessions),
+        "difference": interval(new - old, recordings),
         "sampled_before": float(old_votes.mean()),
         "sampled_after": float(new_votes.mean()),
-        "sampled_difference": interval(new_votes - old_votes, sessions),
+        "sampled_difference": interval(new_votes - old_votes, recordings),
         "changed_answers": sum(one.answer != other.answer for one, other in zip(before, after, strict=True)),
     }
 
 
-def interval(difference: np.ndarray, sessions: list[str], draws: int = 2000) -> list[float]:
-    """[mean, low, high]: 95 % bootstrap interval over sessions."""
-    groups = [np.flatnonzero(np.array(sessions) == name) for name in sorted(set(sessions))]
+def interval(difference: np.ndarray, recordings: list[str], draws: int = 2000) -> list[float]:
+    """[mean, low, high]: 95 % bootstrap interval over recordings."""
+    groups = [np.flatnonzero(np.array(recordings) == name) for name in sorted(set(recordings))]
     rng = np.random.default_rng(0)
     means = []
     for _ in range(draws):
