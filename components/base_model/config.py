@@ -56,8 +56,6 @@ class VisionStageConfig(Section):
     """Peak of a one-cycle schedule."""
     phase_weight: float = Field(0.5, ge=0, le=10)
     """Weight of the squared error on the phase."""
-    cell_weight: float = Field(0.5, ge=0, le=10)
-    """Weight of the cross-entropy on the grid cell of the evidence, where the data has close-up questions."""
     crop_weight: float = Field(0.5, ge=0, le=10)
     """Weight of the close-up value's cross-entropy."""
 

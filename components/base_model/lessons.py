@@ -6,7 +6,6 @@ Role: teaches every format before LoRA has to (LoRA on frozen, tied embeddings w
 - reading: a close-up question, the right crop already shown (that call is not learned), the value learned.
 - guessing: the same without a crop: the value cannot be known, which is what is learned.
 - calling: a close-up question and a call of a random cell: the format is learned, no preference for any cell.
-- pointing: asked where to look, the cell of the evidence: the place is learned, but not that looking helps.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ import numpy as np
 from components.base_model.config import LanguageStageConfig
 from components.base_model.material import GRID, ZOOM, Example, cell, evidence_cell
 from components.shared.policy.interface import Conversation, Message
-from components.shared.policy.prompts import CAPTION_ASK, POINT_ASK, answer_text, conversation_for, snapped, turn_text
+from components.shared.policy.prompts import CAPTION_ASK, answer_text, conversation_for, snapped, turn_text
 from components.shared.samples.trajectory import Call, Turn
 
-CLOSEUP_LESSONS = ("reading", "guessing", "calling", "pointing")
-CLOSEUP_SHARES = (0.4, 0.2, 0.1, 0.3)
+CLOSEUP_LESSONS = ("reading", "guessing", "calling")
+CLOSEUP_SHARES = (0.6, 0.2, 0.2)
 
 
 def answer_lesson(example: Example) -> Conversation:
@@ -64,9 +63,6 @@ def closeup_lesson(
         call = Call(name=ZOOM, arguments={"frame": frame, "box": evidence_cell(example.closeup)})
         shown = Message("tool", example.crop_texts[frame], images=(example.crops[frame],))
         return (*asked, Message("assistant", turn_text(Turn(thought=thought, call=call)), learn=False), shown, answer)
-    if kind == "pointing" and example.closeup.evidence_box:
-        asked = conversation_for(POINT_ASK, example.view, example.meta.frame_times_s)
-        return (*asked, Message("assistant", str(evidence_cell(example.closeup))))
     if kind == "calling":
         call = random_call(len(example.view), rng)
         return (*asked, Message("assistant", turn_text(Turn(thought=thought, call=call))))

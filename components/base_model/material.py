@@ -121,14 +121,6 @@ def evidence_cell(question: Question) -> list[int]:
     return cell(column, row)
 
 
-def cell_number(question: Question) -> int:
-    """Number of the evidence's cell, counted row by row; -1 where no evidence is known."""
-    if question.evidence_box is None:
-        return -1
-    box = evidence_cell(question)
-    return round(box[1] * GRID / 1000) * GRID + round(box[0] * GRID / 1000)
-
-
 def cell(column: int, row: int) -> list[int]:
     """A grid cell as a call writes it."""
     return [round(1000 * edge / GRID) for edge in (column, row, column + 1, row + 1)]

@@ -110,7 +110,9 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
     validated = read_index(inputs.clips).count("validation") > 0
     if validated:
         held_out = read_examples(inputs.clips, inputs.trajectories, "validation", config.num_validation, None)
-        figures |= frame_accuracy(policy, head, frames_of(held_out, manifest.labels), 4096, config.seed)
+        figures["frame_accuracy"] = frame_accuracy(
+            policy, head, frames_of(held_out, manifest.labels), 4096, config.seed
+        )
     lessons = Lessons(train, config.language, texts.thoughts, config.seed)
     key = work_key(config, inputs)
     language_curve = train_language(policy, lessons, config.language, outputs.work, key)
@@ -134,7 +136,7 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
 
 def new_policy(config: BaseModelConfig, manifest: Manifest, train: Sequence[Example], texts: Texts) -> NativePolicy:
     """A tiny policy with random weights and a tokenizer for this project's text."""
-    from components.shared.policy.prompts import CAPTION_ASK, POINT_ASK
+    from components.shared.policy.prompts import CAPTION_ASK
     from components.shared.policy.tiny import TinySize, build_tiny
 
     example = train[0]
@@ -143,7 +145,7 @@ def new_policy(config: BaseModelConfig, manifest: Manifest, train: Sequence[Exam
     return build_tiny(
         manifest.labels,
         choices=texts.choices,
-        phrases=(*texts.phrases(), CAPTION_ASK, POINT_ASK),
+        phrases=(*texts.phrases(), CAPTION_ASK),
         corpus=corpus,
         num_frames=len(example.view),
         view_size=example.view.shape[1],
@@ -188,8 +190,7 @@ def summary(metrics: dict[str, float]) -> str:
         lines += [
             "",
             f"Vision: {metrics['frame_accuracy']:.3f} of the frames of validation people right "
-            f"({metrics['vision_seconds']:.0f} s)"
-            + (f", the evidence's cell {metrics['cell_accuracy']:.3f}." if "cell_accuracy" in metrics else "."),
+            f"({metrics['vision_seconds']:.0f} s).",
         ]
     if metrics.get("num_windows"):
         lines.append(

@@ -1,9 +1,8 @@
 """First stage: the vision tower learns, frame by frame, which operation is under way and how far it is.
 
-Loss = cross-entropy(label) + phase_weight * (phase - predicted)^2 + cell_weight * cross-entropy(cell of the evidence)
-+ crop_weight * cross-entropy(close-up value), the last on crops of the evidence: the frozen tower must show the
-language model where something small lies, and a crop's fine pattern. The heads are linear and thrown away. Dense labels
-on single frames were the fastest learner of all that was tried.
+Loss = cross-entropy(label) + phase_weight * (phase - predicted)^2 + crop_weight * cross-entropy(close-up value), the
+last on crops of the evidence, so that the frozen tower shows a crop's fine pattern to the language model. The heads are
+linear and thrown away. Dense labels on single frames were the fastest learner of all that was tried.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from components.base_model.config import VisionStageConfig
-from components.base_model.material import GRID, Example, cell_number
+from components.base_model.material import Example
 from components.shared.policy.images import patchify
 from components.shared.policy.native import NativePolicy
 from components.shared.policy.vision import encode_equal
@@ -34,8 +33,6 @@ class Frames:
     where: np.ndarray
     labels: np.ndarray
     phases: np.ndarray
-    cells: np.ndarray
-    """Grid cell of the clip's evidence, -1 where it has none."""
     num_labels: int
     """Scored labels; class `num_labels` is everything else."""
 
@@ -43,20 +40,17 @@ class Frames:
 def frames_of(examples: Sequence[Example], labels: Sequence[str]) -> Frames:
     """All frames of the examples; a label that is not scored (null, none) becomes class len(labels)."""
     number = {name: index for index, name in enumerate(labels)}
-    where, classes, phases, cells = [], [], [], []
+    where, classes, phases = [], [], []
     for clip, example in enumerate(examples):
-        cell = -1 if example.closeup is None else cell_number(example.closeup)
         for frame, (label, phase) in enumerate(zip(example.meta.frame_labels, example.meta.frame_phases)):
             where.append((clip, frame))
             classes.append(number.get(label, len(labels)))
             phases.append(phase)
-            cells.append(cell)
     return Frames(
         [example.view for example in examples],
         np.array(where),
         np.array(classes),
         np.array(phases, np.float32),
-        np.array(cells, np.int64),
         len(labels),
     )
 
@@ -98,12 +92,12 @@ def train_vision(
         seed: Of batches and heads.
 
     Returns:
-        The head (width -> labels, everything else, phase, cells), for measuring, and the loss curve.
+        The head (width -> labels, everything else, phase), for measuring, and the loss curve.
     """
     visual, patching = policy.model.model.visual, policy.patching
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = torch.nn.Linear(policy.model.config.text_config.hidden_size, frames.num_labels + 2 + GRID * GRID)
+        head = torch.nn.Linear(policy.model.config.text_config.hidden_size, frames.num_labels + 2)
         values = torch.nn.Linear(head.in_features, max(1, int(crops[1].max()) + 1 if len(crops[1]) else 1))
     visual.requires_grad_(True)
     parameters = [*visual.parameters(), *head.parameters(), *values.parameters()]
@@ -116,7 +110,7 @@ def train_vision(
             group["lr"] = one_cycle(step, config.steps, config.learning_rate)
         chosen = rng.integers(len(frames.where), size=config.batch)
         images = np.stack([frames.pixels[clip][frame] for clip, frame in frames.where[chosen]])
-        loss = frame_loss(visual, patching, head, jitter(images, rng), frames, chosen, config)
+        loss = frame_loss(visual, patching, head, jitter(images, rng), frames, chosen, config.phase_weight)
         if len(crops[0]) and config.crops:
             loss = loss + config.crop_weight * crop_loss(visual, patching, values, crops, config.crops, rng)
         optimizer.zero_grad(set_to_none=True)
@@ -152,21 +146,13 @@ def standardise(policy: NativePolicy, head: torch.nn.Linear, frames: Frames, see
         last.bias.sub_(mean).div_(norm)
 
 
-def frame_loss(visual, patching, head, images, frames, chosen, config):  # type: ignore[no-untyped-def]
-    """Label, phase and cell loss of one batch of frames."""
+def frame_loss(visual, patching, head, images, frames, chosen, phase_weight):  # type: ignore[no-untyped-def]
+    """Label and phase loss of one batch of frames."""
     patches, grid = patchify(images, patching)
-    classes, phases, cells = parts(head(encode_equal(visual, patches, grid).mean(1)), frames.num_labels)
-    loss = functional.cross_entropy(classes, torch.from_numpy(frames.labels[chosen]))
-    loss = loss + config.phase_weight * functional.mse_loss(phases, torch.from_numpy(frames.phases[chosen]))
-    where = torch.from_numpy(frames.cells[chosen])
-    if bool((where >= 0).any()):
-        loss = loss + config.cell_weight * functional.cross_entropy(cells, where, ignore_index=-1)
-    return loss
-
-
-def parts(output: torch.Tensor, num_labels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The head's output (N, ...) as classes (N, num_labels + 1), phases (N,), cells (N, GRID * GRID)."""
-    return output[:, : num_labels + 1], output[:, num_labels + 1], output[:, num_labels + 2 :]
+    output = head(encode_equal(visual, patches, grid).mean(1))
+    truth = torch.from_numpy(frames.labels[chosen])
+    phase = torch.from_numpy(frames.phases[chosen])
+    return functional.cross_entropy(output[:, :-1], truth) + phase_weight * functional.mse_loss(output[:, -1], phase)
 
 
 def crop_loss(visual, patching, values, crops, number, rng):  # type: ignore[no-untyped-def]
@@ -191,23 +177,16 @@ def jitter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(moved * light, 0, 255).astype(np.uint8)
 
 
-def frame_accuracy(
-    policy: NativePolicy, head: torch.nn.Linear, frames: Frames, limit: int, seed: int
-) -> dict[str, float]:
-    """Shares of right labels and of right cells among at most `limit` random frames that have one."""
-    right = {"frame_accuracy": 0, "cell_accuracy": 0}
-    asked = {"frame_accuracy": 0, "cell_accuracy": 0}
-    chosen = np.random.default_rng([seed, 2]).permutation(len(frames.where))[:limit]
+def frame_accuracy(policy: NativePolicy, head: torch.nn.Linear, frames: Frames, limit: int, seed: int) -> float:
+    """Share of right labels among at most `limit` random frames whose label is scored."""
+    scored = np.flatnonzero(frames.labels < frames.num_labels)
+    chosen = np.random.default_rng([seed, 2]).permutation(scored)[:limit]
+    right = 0
     with torch.no_grad():
         for start in range(0, len(chosen), 256):
             part = chosen[start : start + 256]
             images = np.stack([frames.pixels[clip][frame] for clip, frame in frames.where[part]])
             patches, grid = patchify(images, policy.patching)
             output = head(encode_equal(policy.model.model.visual, patches, grid).mean(1))
-            classes, _, cells = parts(output, frames.num_labels)
-            scored, located = frames.labels[part] < frames.num_labels, frames.cells[part] >= 0
-            asked["frame_accuracy"] += int(scored.sum())
-            asked["cell_accuracy"] += int(located.sum())
-            right["frame_accuracy"] += int((classes.argmax(-1).numpy() == frames.labels[part])[scored].sum())
-            right["cell_accuracy"] += int((cells.argmax(-1).numpy() == frames.cells[part])[located].sum())
-    return {name: right[name] / number for name, number in asked.items() if number}
+            right += int((output[:, :-1].argmax(-1).numpy() == frames.labels[part]).sum())
+    return right / max(1, len(chosen))

@@ -18,7 +18,6 @@ from components.shared.samples.trajectory import Call, Question, ToolResult, Tra
 
 OPERATION_ASK = "Which operation is under way, when does it start and end, and what comes next?"
 CAPTION_ASK = "What is under way at each time?"
-POINT_ASK = "Where must one look closer?"
 
 
 def operation_question(labels: Sequence[str] = ()) -> str:

@@ -3,9 +3,8 @@ import pytest
 
 from components.base_model.config import LanguageStageConfig
 from components.base_model.lessons import Lessons, answer_lesson, caption_text, closeup_lesson, random_call
-from components.base_model.material import Example, cell, cell_number, evidence_cell
+from components.base_model.material import Example, cell, evidence_cell
 from components.shared.policy.answers import parse_reply
-from components.shared.policy.prompts import POINT_ASK
 from components.shared.policy.tokenizer import grid_boxes
 from components.shared.samples.clip import ClipMeta
 from components.shared.samples.trajectory import Question
@@ -59,13 +58,6 @@ def test_reading_shows_the_right_crop_and_learns_only_the_value():
     assert call.arguments == {"frame": 2, "box": [500, 0, 750, 250]}
     assert talk[2].images[0].min() == 1
     assert parse_reply(talk[3].text).answer == {"value": "x"}
-
-
-def test_pointing_asks_for_the_place_and_never_shows_a_crop():
-    asked, answer = closeup_lesson(example(), "pointing", np.random.default_rng(0))
-    assert asked.text == POINT_ASK
-    assert answer.text == "[500, 0, 750, 250]"
-    assert cell_number(example().closeup) == 2
 
 
 def test_a_closeup_without_a_crop_is_only_asked():
