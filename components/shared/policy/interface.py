@@ -30,6 +30,7 @@ class Message:
         learn: Assistant only: whether the loss covers this message.
         token_ids: Assistant only: the tokens that were sampled (`Generation.token_ids`); they are then used as they
             are instead of tokenizing `text` again, so that reinforcement scores exactly what was sampled.
+        forced: How many of `token_ids`, from the first on, were put into the policy's mouth; never learned.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -38,6 +39,7 @@ class Message:
     image_times_s: tuple[float, ...] = ()
     learn: bool = True
     token_ids: tuple[int, ...] | None = None
+    forced: int = 0
 
 
 Conversation = tuple[Message, ...]
@@ -49,11 +51,13 @@ class Generation:
 
     text: str
     token_ids: tuple[int, ...]
-    """The sampled tokens, end-of-turn token included where it was sampled."""
+    """The sampled tokens, end-of-turn token included where it was sampled; before them the forced ones."""
     logprobs: tuple[float, ...]
     """log p of each sampled token under the policy at temperature 1."""
     finished: bool
     """False where the token limit cut it."""
+    forced: int = 0
+    """How many of `token_ids` are the forced beginning."""
 
 
 class Policy(ABC):
@@ -72,8 +76,12 @@ class Policy(ABC):
         temperature: float = 0.0,
         max_new_tokens: int = 48,
         seed: int = 0,
+        beginnings: Sequence[str] = (),
     ) -> list[Generation]:
-        """The next assistant message of each conversation; greedy where temperature is 0."""
+        """The next assistant message of each conversation; greedy where temperature is 0.
+
+        `beginnings`, one a conversation where given, are put into the policy's mouth: it continues them.
+        """
 
     @abstractmethod
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:

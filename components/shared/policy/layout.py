@@ -50,15 +50,15 @@ class Layout:
     def __init__(self, codec: TextCodec, patching: Patching, *, image_markers: bool, system: str = "") -> None:
         self.codec, self.patching, self.image_markers, self.system = codec, patching, image_markers, system
 
-    def encode(self, conversation: Conversation, *, generate: bool = False) -> Encoded:
-        """Encode a conversation; with `generate` the assistant's header is appended."""
+    def encode(self, conversation: Conversation, *, generate: bool = False, beginning: str = "") -> Encoded:
+        """Encode a conversation; with `generate` the assistant's header and the beginning of its message follow."""
         writer = _Writer(self)
         if self.system and not (conversation and conversation[0].role == "system"):
             conversation = (Message("system", self.system), *conversation)
         for index, message in enumerate(conversation):
             writer.message(message, last=index == len(conversation) - 1)
         if generate:
-            writer.text((self.codec.turn_start, *self.codec.encode("assistant\n")))
+            writer.text((self.codec.turn_start, *self.codec.encode("assistant\n"), *self.codec.encode(beginning)))
         return writer.finish()
 
 
@@ -102,7 +102,8 @@ class _Writer:
         if message.token_ids is None:
             self.text((*codec.encode(message.text), codec.turn_end), message.learn)
         else:
-            self.text(message.token_ids, message.learn)
+            self.text(message.token_ids[: message.forced])
+            self.text(message.token_ids[message.forced :], message.learn)
             if not last and (not message.token_ids or message.token_ids[-1] != codec.turn_end):
                 self.text((codec.turn_end,))
         if not last:

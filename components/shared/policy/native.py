@@ -120,12 +120,18 @@ class NativePolicy(Policy):
         temperature: float = 0.0,
         max_new_tokens: int = 48,
         seed: int = 0,
+        beginnings: Sequence[str] = (),
     ) -> list[Generation]:
         if not conversations:
             return []
-        rows = [self.layout.encode(conversation, generate=True) for conversation in conversations]
+        starts = list(beginnings) or [""] * len(conversations)
+        rows = [
+            self.layout.encode(conversation, generate=True, beginning=start)
+            for conversation, start in zip(conversations, starts, strict=True)
+        ]
         with torch.no_grad():
-            return continue_batch(self, rows, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+            said = continue_batch(self, rows, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        return [begun(start, self.codec.encode(start), item) for start, item in zip(starts, said)]
 
     def hidden_states(self, rows: Sequence[Encoded]) -> torch.Tensor:
         """Last hidden states (B, L, D), differentiable; rows padded on the right."""
@@ -250,6 +256,13 @@ class NativePolicy(Policy):
         self.codec.save(directory)
         write_description(self.description, directory)
         self.base_digest = base_digest(directory)
+
+
+def begun(text: str, ids: tuple[int, ...], said: Generation) -> Generation:
+    """A generation with its forced beginning in front."""
+    if not ids:
+        return said
+    return Generation(text + said.text, ids + said.token_ids, said.logprobs, said.finished, forced=len(ids))
 
 
 def base_digest(base: Path) -> str:

@@ -4,7 +4,8 @@ Role: a group of rollouts shares its prompt (16 frames and the question: most of
 up to their first learned token are put into one sequence, the prompt followed by every continuation; a mask lets each
 continuation see the prompt and itself only, and positions are those of the conversation it came from.
 Log-probabilities and gradients are those of scoring the conversations one by one, up to floating-point rounding
-(tested)."""
+(tested).
+"""
 
 from __future__ import annotations
 
