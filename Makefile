@@ -64,14 +64,6 @@ validate-manifests: setup ## Check every Kubernetes object: schemas, policy, ale
 manifests-config: setup ## Rewrite the ConfigMaps that hold the service's configuration
 	$(bin)/python -m pipelines.manifests config
 
-TAG ?= $(shell git rev-parse --short=12 HEAD)
-VARIANT ?= cpu
-IMAGE_ARGS ?=
-
-images: ## Build all images (TAG, VARIANT=cpu|gpu, IMAGE_ARGS="--build-arg BASE_IMAGE=…")
-	docker build $(IMAGE_ARGS) --build-arg VARIANT=$(VARIANT) --build-arg GIT_SHA=$(TAG) -f images/base/Dockerfile -t pixelis-base:$(TAG)-$(VARIANT) .
-	for family in data train serve; do docker build $(IMAGE_ARGS) --build-arg PIXELIS_BASE=pixelis-base:$(TAG)-$(VARIANT) -f images/$$family/Dockerfile -t pixelis-$$family:$(TAG)-$(VARIANT) . || exit 1; done
-
 lock: ## Resolve exact versions with hashes (torch left out: its CPU and CUDA wheels differ; cv2 comes headless)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate \
 	  --no-emit-package torch --no-emit-package opencv-python -o requirements.lock pyproject.toml
