@@ -90,6 +90,7 @@ def run(
     with local.owned(directory):
         if resume:
             local.archive_attempt(directory)
+            local.remove_unfinished(directory)
         local.export_environment(directory, root, tracking, config)
         out = console()
         out.print(f"Run {directory.name}, profile {request.profile}, in {directory}", highlight=False)
@@ -103,6 +104,7 @@ def run(
                 state = "FAILED"
                 if local.load_summary(directory) is None and not any((directory / "steps").glob("*.json")):
                     raise
+        local.remove_unfinished(directory)
         summary = local.load_summary(directory)
         if summary is None or state == "STOPPED":
             summary = local.fallback_summary(directory, request, state)

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 import time
@@ -175,6 +176,12 @@ def earlier_request(root: Path, run: str) -> Request:
         )
     value = read_json(path)
     return Request(**value | {"overrides": tuple(value["overrides"])})
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed steps were writing: staged folders that never got their artifact's name."""
+    for path in list((directory / "artifacts").rglob(".*.staged-*")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def archive_attempt(directory: Path) -> None:

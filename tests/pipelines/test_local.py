@@ -84,3 +84,12 @@ def test_an_earlier_attempts_records_are_kept_apart(tmp_path: Path) -> None:
     local.archive_attempt(tmp_path)
     assert (tmp_path / "attempts" / "000" / "sft.json").exists()
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_what_a_killed_step_was_writing_is_removed(tmp_path: Path) -> None:
+    staged = tmp_path / "artifacts" / "run" / "sft" / ".adapter.staged-abc"
+    staged.mkdir(parents=True)
+    (staged / "half").write_text("")
+    (staged.parent / "adapter").mkdir()
+    local.remove_unfinished(tmp_path)
+    assert [path.name for path in staged.parent.iterdir()] == ["adapter"]
