@@ -81,8 +81,6 @@ def compose(
     profile: str = "twin",
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
-    *,
-    fill_seed: bool = True,
 ) -> Any:
     """The validated configuration (an instance of `config_class()`).
 
@@ -90,7 +88,6 @@ def compose(
         profile: A name under `profiles` in the file.
         overrides: `section.key=value`, the value in YAML; later ones win.
         environment: Where `PIXELIS_SECTION__KEY` is looked up; os.environ by default.
-        fill_seed: Give `run.seed` and `run.deterministic` to every step that does not set its own.
 
     Raises:
         ConfigError: unknown profile or key, wrong type, value out of bounds; nothing was run.
@@ -105,8 +102,7 @@ def compose(
     for source in (from_environment(os.environ if environment is None else environment), from_text(overrides)):
         value = merge(value, source)
     value["profile"] = profile
-    if fill_seed:
-        share_run(value)
+    share_run(value)
     try:
         config = config_class().model_validate(value)
     except ValidationError as error:

@@ -48,5 +48,3 @@ STEPS = (
 )
 BY_NAME = {step.name: step for step in STEPS}
 SECTIONS = {step.name: step.section for step in STEPS if step.section}
-EXTRA_TASKS = {"clips": "clips_join", "evaluation": "gate"}
-"""Tasks that belong to a step but are tasks of their own in the DAG."""

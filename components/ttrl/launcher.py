@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from components.shared.runtime.artifacts import write_json
 from components.ttrl.config import TtrlConfig
-from components.ttrl.control import process_of, read_record, stop
+from components.ttrl.control import read_record, stop
 
 PRIVATE = ("PIXELIS_RUNNER_PID", "PIXELIS_PROGRESS_FILE")
 """Variables of the pipeline step that must not reach a process which outlives it."""
@@ -113,9 +113,3 @@ def launcher_here() -> Launcher:
     from components.ttrl.launcher_kubernetes import from_environment
 
     return from_environment() or LocalLauncher()
-
-
-def is_running(state: Path) -> bool:
-    """Whether a service of this state folder runs."""
-    record = read_record(state)
-    return record is not None and process_of(record) is not None

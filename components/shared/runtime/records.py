@@ -62,7 +62,7 @@ def run_directory() -> Path | None:
 
 def run_id() -> str:
     """The pipeline run's id: set by the command line locally, from the pod's fields on the cluster."""
-    return os.environ.get("PIXELIS_RUN_ID") or os.environ.get("KFP_RUN_ID") or "unnamed"
+    return os.environ.get("PIXELIS_RUN_ID") or "unnamed"
 
 
 def save_record(record: StepRecord) -> None:
