@@ -20,11 +20,18 @@ PROFILES = ("twin", "gpu-3b", "gpu-7b")
 
 @cache
 def placement(profile: str) -> dict[str, Any]:
-    """What each executor asks for: image, resources, environment, and the Kubernetes section."""
+    """What each executor asks for: image, resources, environment, retries, and the Kubernetes section."""
     from google.protobuf import json_format
 
     pipeline: Any = build(compose(profile, ["placement.tag=golden"], {}))
-    spec = json_format.MessageToDict(pipeline.pipeline_spec)["deploymentSpec"]["executors"]
+    whole = json_format.MessageToDict(pipeline.pipeline_spec)
+    spec = whole["deploymentSpec"]["executors"]
+    retries = {
+        f"exec-{name}": task["retryPolicy"]
+        for graph in (whole["root"], *whole["components"].values())
+        for name, task in graph.get("dag", {}).get("tasks", {}).items()
+        if "retryPolicy" in task
+    }
     kubernetes = json_format.MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]["deploymentSpec"][
         "executors"
     ]
@@ -32,7 +39,8 @@ def placement(profile: str) -> dict[str, Any]:
     for name, item in spec.items():
         container = item["container"]
         kept = {key: container[key] for key in ("image", "resources", "env") if key in container}
-        found[name] = {"container": kept, "kubernetes": kubernetes[name]}
+        found[name] = {"container": kept, "kubernetes": kubernetes[name], "retries": retries.pop(name, {})}
+    assert not retries, f"retries of tasks without an executor: {sorted(retries)}"
     return found
 
 
