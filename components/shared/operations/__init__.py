@@ -1,7 +1,9 @@
 """Visual operations: the registry and what it runs."""
 
 from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
-from components.shared.operations.registry import Operation, Registry, default_registry, operation
+from components.shared.operations.discovery import default_registry
+from components.shared.operations.operation import Operation, operation
+from components.shared.operations.registry import Registry
 from components.shared.operations.result import Drawing, OperationError, OperationFault, OperationResult
 
 __all__ = [

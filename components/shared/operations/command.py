@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.operations.config import OperationsConfig
-from components.shared.operations.registry import Registry, default_registry
+from components.shared.operations.discovery import default_registry
+from components.shared.operations.registry import Registry
 from components.shared.operations.result import OperationResult
 from components.shared.runtime.errors import InputError
 

@@ -14,7 +14,7 @@ threshold on a measured number that stands beside it in `data`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import cv2
@@ -26,7 +26,7 @@ from components.shared.operations.colours import dominant_colours
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_pixels, to_thousandths
 from components.shared.operations.masks import MaskRle, decode_mask, mask_box
-from components.shared.operations.registry import Operation
+from components.shared.operations.operation import Operation, only_frame
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
 
 MAX_PIXELS = 250_000
@@ -176,16 +176,13 @@ def get_properties(config: OperationsConfig) -> Operation:
         drawing = Drawing(arguments.frame, box, mask, data["colours"][0][0])
         return OperationResult(True, sentence(data), data=data, drawings=(drawing,))
 
-    def used(arguments: GetPropertiesArguments, num_frames: int) -> Iterable[int]:
-        return (arguments.frame,)
-
     return Operation(
         "GET_PROPERTIES",
         "Measure a region: size, position, colours, shape, orientation, texture and sharpness.",
         GetPropertiesArguments,
         run,
         example={"frame": 8, "box": [250, 0, 500, 250]},
-        frames_used=used,
+        frames_used=only_frame,
     )
 
 

@@ -24,12 +24,14 @@ from typing import Any, Self
 import numpy as np
 
 from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
+from components.shared.operations.discovery import default_registry
 from components.shared.operations.frames import Frames
-from components.shared.operations.registry import Registry, default_registry
+from components.shared.operations.registry import Registry
 from components.shared.operations.result import OperationError, OperationFault, OperationResult, failure
 from components.shared.runtime.errors import EnvironmentFault
 
-START_LIMIT_S = 120.0
+START_LIMIT_S = 600.0
+"""What a worker's start, and what loading an operation's model in it, may take."""
 GRACE_S = 1.0
 """What a worker gets past the registry's own time limit before it is killed."""
 log = logging.getLogger(__name__)
@@ -69,6 +71,9 @@ class Worker:
             self.pipe.recv()
             self.ready = True
         self.pipe.send(message)
+        if not self.pipe.poll(START_LIMIT_S):
+            raise TimeoutError
+        self.pipe.recv()  # what the operation needs is loaded; its time runs from here
         if not self.pipe.poll(limit_s):
             raise TimeoutError
         result: OperationResult = self.pipe.recv()
@@ -195,4 +200,7 @@ def serve(pipe: Connection, section: str, memory_bytes: int | None) -> None:
             name, arguments, frames = pipe.recv()
         except (EOFError, OSError):
             return
+        with contextlib.suppress(OperationFault):  # said by `execute`
+            registry.prepare(registry.get(name))
+        pipe.send("prepared")
         pipe.send(registry.execute(name, arguments, frames))

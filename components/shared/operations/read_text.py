@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from pydantic import Field
 from components.shared.operations.arguments import Arguments, BoxThousandths, FrameIndex
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_pixels, to_thousandths
-from components.shared.operations.registry import Operation
+from components.shared.operations.operation import Operation, only_frame
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
 
 SMALL_SIDE = 320
@@ -125,15 +125,12 @@ def read_text(config: OperationsConfig) -> Operation:
         text = "; ".join(f'"{line.text}" ({line.confidence:.2f})' for line in lines) or "no text"
         return OperationResult(True, text, data={"lines": entries}, drawings=tuple(drawings))
 
-    def used(arguments: ReadTextArguments, num_frames: int) -> Iterable[int]:
-        return (arguments.frame,)
-
     return Operation(
         "READ_TEXT",
         "Read the text in a frame or a region of it.",
         ReadTextArguments,
         run,
         example={"frame": 8, "box": [250, 0, 500, 250]},
-        frames_used=used,
+        frames_used=only_frame,
         prepare=engine,
     )

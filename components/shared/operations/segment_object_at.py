@@ -6,7 +6,7 @@ Backend `sam2` is SAM 2 through transformers (sam2.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from components.shared.operations.arguments import Arguments, Coordinate, FrameI
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_thousandths
 from components.shared.operations.masks import encode_mask, mask_box
-from components.shared.operations.registry import Operation
+from components.shared.operations.operation import Operation, only_frame
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
 from components.shared.runtime.errors import ModelNotReadyError
 
@@ -76,9 +76,6 @@ def segment_object_at(config: OperationsConfig) -> Operation:
         text = f"object in box {thousandths}, {share:.1%} of the frame, score {score:.2f}"
         return OperationResult(True, text, data=data, drawings=(Drawing(arguments.frame, box, mask, f"{score:.2f}"),))
 
-    def used(arguments: SegmentArguments, num_frames: int) -> Iterable[int]:
-        return (arguments.frame,)
-
     return Operation(
         "SEGMENT_OBJECT_AT",
         "Find the object under a point: its mask, box and a score.",
@@ -86,6 +83,6 @@ def segment_object_at(config: OperationsConfig) -> Operation:
         run,
         example={"frame": 8, "x": 500, "y": 400},
         version=f"1 {config.segment_backend} {config.segment_model} {config.segment_revision}",
-        frames_used=used,
+        frames_used=only_frame,
         prepare=prepare,
     )

@@ -11,7 +11,7 @@ from pydantic import Field
 from components.shared.operations.arguments import Arguments, BoxThousandths, FrameIndex
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_pixels, to_thousandths
-from components.shared.operations.registry import Operation
+from components.shared.operations.operation import Operation
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
 
 MAX_FRAMES = 1000

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from components.shared.operations.arguments import Arguments, BoxThousandths, FrameIndex, Point
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_pixels, to_thousandths
-from components.shared.operations.registry import Operation
+from components.shared.operations.operation import Operation, only_frame
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
 
 
@@ -123,7 +123,7 @@ def zoom_in(config: OperationsConfig) -> Operation:
         ZoomInArguments,
         run,
         example={"frame": 8, "box": [250, 0, 500, 250]},
-        frames_used=lambda arguments, num_frames: (arguments.frame,),
+        frames_used=only_frame,
         cacheable=False,
         isolate=False,
     )

@@ -78,9 +78,9 @@ class TestRegistering:
     def test_examples_of_built_in_operations_are_valid(self) -> None:
         registry = default_registry()
         for name in registry.names():
-            item = registry._find(name)
+            item = registry.get(name)
             assert item.example, name
-            registry._validate(item, item.example)
+            registry.check(name, item.example)
 
 
 class TestCallersMistakes:
@@ -285,7 +285,7 @@ class TestCache:
         registry = Registry(OperationsConfig(cache_bytes=20_000), [self.counted(calls, size=50)])
         for value in range(10):
             registry.execute("COUNT", {"value": value}, FRAMES)
-        assert registry._cache_size <= 20_000
+        assert registry.cache.size_bytes <= 20_000
         registry.execute("COUNT", {"value": 9}, FRAMES)
         registry.execute("COUNT", {"value": 0}, FRAMES)
         assert calls == [*range(10), 0]
