@@ -30,8 +30,9 @@ from components.rft.update import Learner
 from components.rft.validation import MODES, Validation, paired_difference, validate
 from components.shared.learning.episode import Task
 from components.shared.operations import default_registry
+from components.shared.policy.decoder import DecoderPolicy
 from components.shared.policy.interface import Conversation
-from components.shared.policy.native import NativePolicy, load_policy
+from components.shared.policy.load import load_policy
 from components.shared.policy.prompts import conversation_of
 from components.shared.samples.trajectory_shards import read_questions, read_trajectories
 
@@ -80,7 +81,7 @@ def questions_to_ask(
     return tasks_for(asked, clips_by_id(clips, split, {q.clip_id for q in asked}), labels)
 
 
-def reinforce(policy: NativePolicy, trajectories: Path, clips: Path, config: RftConfig) -> int:
+def reinforce(policy: DecoderPolicy, trajectories: Path, clips: Path, config: RftConfig) -> int:
     """The rft arm; returns the number of updates."""
     train = read_questions(trajectories, "train")
     schedule = plan(train, num_groups=config.num_groups, closeup_share=config.closeup_share, seed=config.seed)
@@ -103,7 +104,7 @@ def closeup_conversations(trajectories: Path) -> list[Conversation]:
 
 
 def supervise(
-    policy: NativePolicy,
+    policy: DecoderPolicy,
     conversations: Sequence[Conversation],
     rate: float,
     seconds: float,

@@ -16,15 +16,15 @@ from components.base_model.config import LanguageStageConfig
 from components.base_model.lessons import Lesson, Lessons
 from components.base_model.vision_stage import one_cycle
 from components.shared.learning import checkpoint
+from components.shared.policy.decoder import DecoderPolicy
 from components.shared.policy.layout import Encoded
-from components.shared.policy.native import NativePolicy
 from components.shared.runtime.progress import Progress
 
 CHECKPOINT_EVERY = 100
 
 
 def train_language(
-    policy: NativePolicy, lessons: Lessons, config: LanguageStageConfig, work: Path, key: str
+    policy: DecoderPolicy, lessons: Lessons, config: LanguageStageConfig, work: Path, key: str
 ) -> list[tuple[float, float]]:
     """Train in place; resumes from the newest checkpoint in `work`.
 
@@ -64,17 +64,21 @@ def train_language(
     return curve
 
 
-def backward(policy: NativePolicy, lessons: Sequence[Lesson], dense_weight: float) -> float:
+def backward(policy: DecoderPolicy, lessons: Sequence[Lesson], dense_weight: float) -> float:
     """Add a batch's gradient, lessons of like length together (less padding, same sum); returns its language loss."""
     rows = [policy.layout.encode(lesson.conversation) for lesson in lessons]
     learned = sum(int(row.learn.sum()) for row in rows)
     total = 0.0
     for group in of_like_length([row.ids.size for row in rows]):
         part = [rows[index] for index in group]
-        states, middle = policy.layer_states(part, policy.model.config.text_config.num_hidden_layers // 2)
-        logits, _, targets = policy.logits_at(states, part)
-        loss = functional.cross_entropy(logits, targets, reduction="sum") / max(learned, 1)
-        total += loss.item()
+        states, middle = policy.layer_states(part, policy.halfway)
+        where, targets = policy.learned(part, states.shape[1])
+        supervised = [
+            functional.cross_entropy(logits, targets, reduction="sum") / max(learned, 1)
+            for logits in policy.supervised(states[:, :-1][where])
+        ]
+        total += supervised[-1].item()
+        loss = torch.stack(supervised).mean()
         if dense_weight:
             labels = [lessons[index].frame_labels for index in group]
             times = [lessons[index].frame_times_s for index in group]
@@ -95,7 +99,7 @@ def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def dense_loss(
-    policy: NativePolicy,
+    policy: DecoderPolicy,
     states: torch.Tensor,
     rows: Sequence[Encoded],
     labels: Sequence[Sequence[str]],
@@ -135,7 +139,7 @@ def dense_loss(
     return loss
 
 
-def single_tokens(policy: NativePolicy, texts: Iterable[str]) -> dict[str, int]:
+def single_tokens(policy: DecoderPolicy, texts: Iterable[str]) -> dict[str, int]:
     """The texts that are one token, with that token."""
     encoded = {text: policy.codec.encode(text) for text in texts}
     return {text: ids[0] for text, ids in encoded.items() if len(ids) == 1}
@@ -149,13 +153,13 @@ def run_starts(labels: Sequence[str], times_s: Sequence[float]) -> list[str]:
     return starts
 
 
-def language_state(policy: NativePolicy) -> dict[str, torch.Tensor]:
-    """The language model's parameters by name (lm_head is tied to its embeddings)."""
-    return dict(policy.language.named_parameters())
+def language_state(policy: DecoderPolicy) -> dict[str, torch.Tensor]:
+    """The parameters that are trained, by name."""
+    return {name: parameter for name, parameter in policy.model.named_parameters() if parameter.requires_grad}
 
 
 def restore(
-    policy: NativePolicy, optimizer: torch.optim.Optimizer, work: Path, key: str
+    policy: DecoderPolicy, optimizer: torch.optim.Optimizer, work: Path, key: str
 ) -> tuple[int, list[tuple[float, float]]]:
     """(first step, curve so far) from the newest checkpoint, (0, []) where there is none."""
     found = checkpoint.newest(work / "language", key)

@@ -65,8 +65,8 @@ def prepare_base(config: BaseModelConfig, inputs: BaseInputs, outputs: BaseOutpu
 def from_hub(config: BaseModelConfig, manifest: Manifest, target: Path) -> Report:
     """Provide a downloaded base and describe it."""
     from components.base_model.hub import provide
+    from components.shared.policy.base_folder import base_digest
     from components.shared.policy.description import PolicyDescription, write_description
-    from components.shared.policy.native import base_digest
     from components.shared.policy.prompts import instructions
 
     provide(config.hub, target)

@@ -134,7 +134,7 @@ def standardise(policy: NativePolicy, head: torch.nn.Linear, frames: Frames, see
     chosen = np.random.default_rng([seed, 4]).permutation(len(frames.where))[:sample]
     images = [frames.pixels[clip][frame] for clip, frame in frames.where[chosen]]
     policy.features.clear()
-    features = torch.cat(policy.features.encode(policy.model.model.visual, images, policy.patching))
+    features = torch.cat(policy.features.encode(images))
     policy.features.clear()
     mean = features.mean(0)
     norm = (features - mean).norm(dim=1).mean().clamp_min(1e-6)

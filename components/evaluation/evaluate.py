@@ -102,7 +102,7 @@ def answer_all(
     candidate: str,
 ) -> dict[str, Run]:
     """Every policy's answers; one base in memory, adapters swapped on it."""
-    from components.shared.policy.native import load_policy
+    from components.shared.policy.load import load_policy
 
     seed_everything(config.seed, deterministic=config.deterministic)
     per_run = len(windows) + len(closeups)

@@ -78,7 +78,7 @@ def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Repo
     Raises:
         ArtifactError: no training questions, clips that do not belong to the questions, an adapter of another base.
     """
-    from components.shared.policy.native import load_policy
+    from components.shared.policy.load import load_policy
 
     train, validation = (read_questions(inputs.trajectories, split) for split in ("train", "validation"))
     schedule = plan(train, num_groups=config.num_groups, closeup_share=config.closeup_share, seed=config.seed)

@@ -20,7 +20,7 @@ from components.shared.samples.index import read_index
 
 if TYPE_CHECKING:
     from components.sft.trainer import Run, Trainer
-    from components.shared.policy.native import NativePolicy
+    from components.shared.policy.decoder import DecoderPolicy
 
 FIGURES = "figures-before.json"
 
@@ -52,7 +52,7 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
     from components.sft.material import read_both
     from components.sft.trainer import Trainer
     from components.shared.learning.asking import constant_segment, operation_figures, read_asked
-    from components.shared.policy.native import load_policy
+    from components.shared.policy.load import load_policy
 
     began = time.monotonic()
     with PeakMemory() as memory:
@@ -101,17 +101,17 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
     )
 
 
-def checkpoint_key(config: SftConfig, policy: NativePolicy, inputs: SftInputs) -> str:
+def checkpoint_key(config: SftConfig, policy: DecoderPolicy, inputs: SftInputs) -> str:
     """Names everything that a checkpoint depends on."""
     index = read_index(inputs.trajectories).model_dump(mode="json")
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), index, policy.base_digest]).encode())
 
 
-def estimate_bytes(policy: NativePolicy, config: SftConfig, sample: list) -> dict[str, int]:  # type: ignore[type-arg]
+def estimate_bytes(policy: DecoderPolicy, config: SftConfig, sample: list) -> dict[str, int]:  # type: ignore[type-arg]
     """The estimate for this model and a micro batch like `sample`."""
     from components.sft.memory import ModelSize, training_bytes
 
-    text = policy.model.config.text_config
+    text = policy.text_config
     modules = dict(policy.model.named_modules())
     quantised = sum(modules[name].in_features * modules[name].out_features for name in policy.quantised)
     adapter = sum(parameter.numel() for parameter in policy.trainable_parameters())

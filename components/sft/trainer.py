@@ -23,8 +23,8 @@ from components.sft.config import SftConfig
 from components.sft.curriculum import STAGES, CurriculumState, Decision, observe, start
 from components.sft.material import Lessons, batch_of
 from components.shared.learning import checkpoint
-from components.shared.policy.interface import Conversation
-from components.shared.policy.native import NativePolicy
+from components.shared.policy.decoder import DecoderPolicy
+from components.shared.policy.interface import Conversation, Policy
 from components.shared.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Trainer:
 
     def __init__(
         self,
-        policy: NativePolicy,
+        policy: DecoderPolicy,
         config: SftConfig,
         train: Lessons,
         validation: Sequence[Conversation],
@@ -221,13 +221,12 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def measure(policy: NativePolicy, conversations: Sequence[Conversation], batch: int) -> tuple[float, float]:
+def measure(policy: Policy, conversations: Sequence[Conversation], batch: int) -> tuple[float, float]:
     """(mean loss, share of right tokens) over the learned tokens of whole conversations, the truth fed in."""
     loss = right = tokens = 0.0
     with torch.no_grad():
         for part in micro_batches(conversations, batch):
-            rows = [policy.layout.encode(conversation) for conversation in part]
-            logits, _, targets = policy.learned_logits(rows)
+            logits, _, targets = policy.forward(part)
             loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             right += float((logits.argmax(-1) == targets).sum())
             tokens += float(targets.numel())

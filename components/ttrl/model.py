@@ -17,7 +17,8 @@ from components.shared.learning.episode import Episode, SourceFrames, Task
 from components.shared.operations import Registry, default_registry
 from components.shared.policy import adapters
 from components.shared.policy.answers import parse_reply
-from components.shared.policy.native import NativePolicy, load_policy
+from components.shared.policy.decoder import DecoderPolicy
+from components.shared.policy.load import load_policy
 from components.shared.policy.prompts import conversation_for
 from components.shared.runtime.artifacts import read_json, tree_digest
 from components.shared.runtime.errors import ModelNotReadyError, PixelisError
@@ -46,7 +47,7 @@ class PromotedModel:
     folder: Path
     digest: str
     anchor_digest: str
-    policy: NativePolicy
+    policy: DecoderPolicy
     registry: Registry
     labels: tuple[str, ...]
     sampler: str

@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import DynamicCache
 
 from components.shared.policy.interface import Generation
 from components.shared.policy.layout import Encoded
 from components.shared.policy.vision import image_key
 
 if TYPE_CHECKING:
-    from components.shared.policy.native import NativePolicy
+    from components.shared.policy.decoder import DecoderPolicy
 
 
 def continue_batch(
-    policy: NativePolicy, rows: Sequence[Encoded], *, temperature: float, max_new_tokens: int, seed: int
+    policy: DecoderPolicy, rows: Sequence[Encoded], *, temperature: float, max_new_tokens: int, seed: int
 ) -> list[Generation]:
     """Sample the next turn of each row.
 
@@ -34,11 +33,8 @@ def continue_batch(
     """
     distinct, index = deduplicate(rows)
     embeds, mask, positions = policy.embed(distinct, left=True)
-    cache = DynamicCache(config=policy.model.config.text_config)
-    states = policy.language(
-        inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-    ).last_hidden_state[:, -1]
-    logits = policy.model.lm_head(states).float() + policy.allowed
+    cache = policy.new_cache()
+    logits = policy.logits(policy.run(embeds, mask, positions, cache=cache).last_hidden_state[:, -1])
     picked = torch.tensor(index, device=policy.device)
     if len(distinct) != len(rows) or index != list(range(len(rows))):
         cache.batch_select_indices(picked)
@@ -56,14 +52,9 @@ def continue_batch(
         if bool(done.all()) or step + 1 == max_new_tokens:
             break
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        states = policy.language(
-            inputs_embeds=policy.language.embed_tokens(tokens[-1].unsqueeze(1)),
-            attention_mask=mask,
-            position_ids=position.view(1, -1, 1).expand(3, -1, -1),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        logits = policy.model.lm_head(states).float() + policy.allowed
+        embeds = policy.language.embed_tokens(tokens[-1].unsqueeze(1))
+        states = policy.run(embeds, mask, position.view(1, -1, 1).expand(3, -1, -1), cache=cache).last_hidden_state
+        logits = policy.logits(states[:, -1])
         position = position + 1
     return collect(policy, torch.stack(tokens, 1).tolist(), torch.stack(logprobs, 1).tolist())
 
@@ -76,7 +67,7 @@ def choose(logits: torch.Tensor, temperature: float, noise: torch.Generator) -> 
     return (logits / temperature - (-uniform.log()).log()).argmax(-1)
 
 
-def collect(policy: NativePolicy, tokens: list[list[int]], logprobs: list[list[float]]) -> list[Generation]:
+def collect(policy: DecoderPolicy, tokens: list[list[int]], logprobs: list[list[float]]) -> list[Generation]:
     """Cut each row after its end of turn and decode it."""
     generations = []
     for row, scores in zip(tokens, logprobs):

@@ -50,8 +50,13 @@ class Patching:
 
     def num_tokens(self, height: int, width: int) -> int:
         """How many tokens an image becomes."""
+        rows, columns = self.token_grid(height, width)
+        return rows * columns
+
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of tokens."""
         rows, columns = self.grid(height, width)
-        return rows * columns // self.merge**2
+        return rows // self.merge, columns // self.merge
 
 
 def patchify(images: np.ndarray, patching: Patching) -> tuple[torch.Tensor, tuple[int, int]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,17 @@ class Generation:
     """How many of `token_ids` are the forced beginning."""
 
 
+class Forward(NamedTuple):
+    """Logits where the loss is."""
+
+    logits: torch.Tensor
+    """(N, V) float32, -inf at tokens that may not be produced."""
+    where: torch.Tensor
+    """bool (B, L - 1) with N True entries, row by row."""
+    targets: torch.Tensor
+    """int64 (N,): the token that follows."""
+
+
 class Policy(ABC):
     """A vision-language policy; not thread-safe: one caller at a time."""
 
@@ -84,11 +95,29 @@ class Policy(ABC):
         """
 
     @abstractmethod
+    def forward(self, conversations: Sequence[Conversation]) -> Forward:
+        """Logits at the learned tokens of whole conversations, differentiable; rows padded on the right."""
+
+    @abstractmethod
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
         """(logprobs, mask), both (B, L-1), differentiable: log p(token t+1 | tokens..t), and 1.0 where it is learned.
 
         Where the mask is 0 the log-probability is not computed and reads 0. Rows are padded on the right.
         """
+
+    def score(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
+        """log p of each text as the next assistant message, its end of turn included; no gradient.
+
+        The conversation is computed once where the policy can share it among the candidates.
+        """
+        import torch
+
+        if not candidates:
+            return []
+        asked = tuple(replace(message, learn=False) for message in conversation)
+        with torch.no_grad():
+            logprobs, mask = self.token_logprobs([(*asked, Message("assistant", text)) for text in candidates])
+        return (logprobs * mask).sum(1).tolist()
 
     @abstractmethod
     def trainable_parameters(self) -> list[torch.nn.Parameter]:

@@ -117,11 +117,10 @@ class _Writer:
             )
         if self.layout.image_markers:
             self.text((self.codec.vision_start,))
-        rows, columns = self.layout.patching.grid(*image.shape[:2])
-        merge = self.layout.patching.merge
-        self.spans.append((len(self.ids), rows // merge, columns // merge))
+        rows, columns = self.layout.patching.token_grid(*image.shape[:2])
+        self.spans.append((len(self.ids), rows, columns))
         self.images.append(image)
-        self.text((self.codec.image,) * (rows * columns // merge**2))
+        self.text((self.codec.image,) * (rows * columns))
         if self.layout.image_markers:
             self.text((self.codec.vision_end,))
 

@@ -20,7 +20,7 @@ from components.shared.policy.layout import Encoded
 from components.shared.policy.vision import image_key
 
 if TYPE_CHECKING:
-    from components.shared.policy.native import NativePolicy
+    from components.shared.policy.decoder import DecoderPolicy
 
 LONGEST = 2048
 WORTH = 0.75
@@ -119,23 +119,18 @@ def _join(rows: Sequence[Encoded], members: Sequence[int], start: int, tokens_of
 
 
 def packed_logprobs(
-    policy: NativePolicy, rows: Sequence[Encoded], packs: Sequence[Pack]
+    policy: DecoderPolicy, rows: Sequence[Encoded], packs: Sequence[Pack]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(logprobs, mask) of `rows`, both (B, L - 1), as `Policy.token_logprobs` gives them."""
     embeds, _, positions = policy.embed([item.encoded for item in packs], left=False)
     mask = attention_mask(packs, embeds.shape[1]).to(policy.device)
-    states = policy.language(
-        inputs_embeds=embeds,
-        attention_mask={"full_attention": mask},
-        position_ids=positions,
-        use_cache=False,
-    ).last_hidden_state
+    states = policy.run(embeds, {"full_attention": mask}, positions).last_hidden_state
     here = np.concatenate([np.full(len(item.sources), number) for number, item in enumerate(packs)])
     sources, targets, owner, columns = (
         torch.from_numpy(np.concatenate([getattr(item, name) for item in packs])).to(policy.device)
         for name in ("sources", "targets", "rows", "columns")
     )
-    logits = policy.model.lm_head(states[torch.from_numpy(here).to(policy.device), sources]).float() + policy.allowed
+    logits = policy.logits(states[torch.from_numpy(here).to(policy.device), sources])
     chosen = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     shape = (len(rows), max(row.ids.size for row in rows) - 1)
     empty = torch.zeros(shape, device=policy.device)

@@ -16,8 +16,15 @@ from components.shared.runtime.errors import ConfigError, EnvironmentFault
 SCHEMES = ("none", "nf4", "int8")
 
 
-def quantisation_config(base: Path, scheme: str, dtype: torch.dtype) -> Any:
-    """A `BitsAndBytesConfig` that quantises only linear layers inside `language_model`.
+def loading_options(base: Path, kind: Any, scheme: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """What `from_pretrained` of the transformers class `kind` needs for this scheme; empty for `none`."""
+    if scheme == "none":
+        return {}
+    return {"quantization_config": quantisation_config(base, kind, scheme, dtype), "device_map": {"": device}}
+
+
+def quantisation_config(base: Path, kind: Any, scheme: str, dtype: torch.dtype) -> Any:
+    """A `BitsAndBytesConfig` that quantises only the linear layers of the decoder.
 
     Raises:
         ConfigError: unknown scheme.
@@ -33,7 +40,7 @@ def quantisation_config(base: Path, scheme: str, dtype: torch.dtype) -> Any:
         ) from error
     from transformers import BitsAndBytesConfig
 
-    skip = unquantised_modules(base)
+    skip = unquantised_modules(base, kind)
     if scheme == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     return BitsAndBytesConfig(
@@ -45,17 +52,18 @@ def quantisation_config(base: Path, scheme: str, dtype: torch.dtype) -> Any:
     )
 
 
-def unquantised_modules(base: Path) -> list[str]:
-    """Full names of the linear layers outside the language model, from the base's configuration (no weights read)."""
-    from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+def unquantised_modules(base: Path, kind: Any) -> list[str]:
+    """Full names of the linear layers outside the decoder's layers, from the base's configuration (no weights read)."""
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     with torch.device("meta"):
-        skeleton = Qwen2_5_VLForConditionalGeneration(config)
+        skeleton = kind(config)
+    decoder = ".language_model." if config.get_text_config() is not config else ".layers."
     return [
         name
         for name, module in skeleton.named_modules()
-        if isinstance(module, torch.nn.Linear) and ".language_model." not in name
+        if isinstance(module, torch.nn.Linear) and decoder not in f".{name}."
     ]
 
 

@@ -2,7 +2,7 @@
 
 Role: transformers runs the tower's attention image by image; `encode_equal` runs the same weights with one batched
 attention (tested equal to the tower's own forward). `FeatureCache` keeps the features of images already seen, keyed by
-their bytes: while the tower is frozen they never change, and training and rollouts then cost only the language model.
+their bytes: while what sees them is frozen they never change, and training and rollouts cost only the language model.
 Not guaranteed: correctness of cached features after the tower's weights change; call `FeatureCache.clear`.
 """
 
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
-
-from components.shared.policy.images import Patching, patchify
 
 
 def encode_equal(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -75,10 +73,15 @@ def image_key(image: np.ndarray) -> bytes:
 
 
 class FeatureCache:
-    """Features of images by their bytes; the least recently used leave when `max_bytes` is reached."""
+    """Features of images by their bytes; the least recently used leave when `max_bytes` is reached.
 
-    def __init__(self, max_bytes: int = 512 * 2**20) -> None:
-        self.max_bytes, self.size_bytes = max_bytes, 0
+    Args:
+        compute: Features of equal-sized images: uint8 (N, height, width, 3) -> (N, tokens, width).
+        max_bytes: Most bytes kept.
+    """
+
+    def __init__(self, compute: Callable[[np.ndarray], torch.Tensor], max_bytes: int = 512 * 2**20) -> None:
+        self.compute, self.max_bytes, self.size_bytes = compute, max_bytes, 0
         self.hits = self.misses = 0
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
@@ -90,15 +93,11 @@ class FeatureCache:
         self._features.clear()
         self.size_bytes = 0
 
-    def encode(
-        self, visual: Any, images: Sequence[np.ndarray], patching: Patching, batch: int = 256
-    ) -> list[torch.Tensor]:
-        """Features of each image, (tokens, language width), computed where not known.
+    def encode(self, images: Sequence[np.ndarray], batch: int = 256) -> list[torch.Tensor]:
+        """Features of each image, (tokens, width), computed where not known.
 
         Args:
-            visual: The frozen tower.
             images: uint8 RGB (height, width, 3), sizes may differ.
-            patching: Sizes.
             batch: Images encoded at once.
         """
         keys = [image_key(image) for image in images]
@@ -109,13 +108,11 @@ class FeatureCache:
         by_shape: dict[tuple[int, ...], list[bytes]] = {}
         for key, image in missing.items():
             by_shape.setdefault(image.shape, []).append(key)
-        device = next(visual.parameters()).device
         for group in by_shape.values():
             for start in range(0, len(group), batch):
                 part = group[start : start + batch]
-                patches, grid = patchify(np.stack([missing[key] for key in part]), patching)
                 with torch.no_grad():
-                    features = encode_equal(visual, patches.to(device), grid)
+                    features = self.compute(np.stack([missing[key] for key in part]))
                 for key, feature in zip(part, features):
                     found[key] = self._keep(key, feature.clone())
         for key in keys:

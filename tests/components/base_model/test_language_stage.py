@@ -75,10 +75,9 @@ def test_grouping_does_not_change_the_gradient(policy):
         return [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None]
 
     grouped = gradients([lessons])
-    rows = [policy.layout.encode(one.conversation) for one in lessons]
     for parameter in policy.trainable_parameters():
         parameter.grad = None
-    logits, _, targets = policy.learned_logits(rows)
+    logits, _, targets = policy.forward([one.conversation for one in lessons])
     functional.cross_entropy(logits, targets).backward()
     whole = [p.grad for p in policy.trainable_parameters() if p.grad is not None]
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(grouped, whole, strict=True))

@@ -7,7 +7,7 @@ from components.base_model.config import BaseModelConfig
 from components.base_model.hub import check, provide
 from components.base_model.prepare import BaseInputs, BaseOutputs, prepare_base
 from components.shared.policy.interface import Message
-from components.shared.policy.native import load_policy
+from components.shared.policy.load import load_policy
 from components.shared.policy.tiny import TinySize, build_tiny
 from components.shared.runtime.artifacts import sha256_file
 from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault, InputError

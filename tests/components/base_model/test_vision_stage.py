@@ -25,10 +25,10 @@ def test_standardised_features_are_centred_with_norm_one_and_the_head_says_the_s
     visual = policy.model.model.visual
     with torch.no_grad():
         visual.merger.mlp[-1].bias.add_(3.0)
-        before = head(torch.cat(policy.features.encode(visual, images, policy.patching)))
+        before = head(torch.cat(policy.features.encode(images)))
         accuracy = frame_accuracy(policy, head, data, 40, 0)
         standardise(policy, head, data, seed=0)
-        features = torch.cat(policy.features.encode(visual, images, policy.patching))
+        features = torch.cat(policy.features.encode(images))
     assert torch.allclose(features.mean(0), torch.zeros(64), atol=1e-5)
     assert torch.allclose(features.norm(dim=1).mean(), torch.tensor(1.0), atol=1e-4)
     assert torch.allclose(head(features), before, atol=1e-3)

@@ -76,7 +76,7 @@ class Scripted(Policy):
     def digest(self) -> str:
         return f"{self.skill}-{self.looks}"
 
-    token_logprobs = trainable_parameters = save_adapter = None
+    forward = token_logprobs = trainable_parameters = save_adapter = None
 
 
 def inputs(
@@ -98,7 +98,7 @@ def run(tmp_path, monkeypatch):
 
     def go(world, config=CONFIG, name="run", **skills):
         policy = Scripted(world)
-        monkeypatch.setattr("components.shared.policy.native.load_policy", lambda base, **_: policy)
+        monkeypatch.setattr("components.shared.policy.load.load_policy", lambda base, **_: policy)
         target = tmp_path / name / "evaluation"
         target.mkdir(parents=True)
         return evaluate(config, inputs(tmp_path / name, world, **skills), EvaluationOutputs(target)), target

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from components.shared.learning.episode import SourceFrames, Task
-from components.shared.policy.interface import Conversation, Generation, Message, Policy
+from components.shared.policy.interface import Conversation, Forward, Generation, Message, Policy
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.clip_shards import write_clip
 from components.shared.samples.index import ShardIndex, write_index
@@ -82,6 +82,9 @@ class TablePolicy(Policy):
             logprobs = self.table[self.situation(conversation), :4].log_softmax(-1)
         cell = int(torch.multinomial(logprobs.exp(), 1, generator=generator))
         return Generation(LOOKS[cell], (-1, cell), (float(logprobs[cell]),), True, forced=1)
+
+    def forward(self, conversations: Sequence[Conversation]) -> Forward:
+        raise NotImplementedError
 
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
         length = max(len(conversation) for conversation in conversations)

@@ -18,7 +18,7 @@ from components.rft.update import LOOK, Learner, learn
 from components.rft.validation import Validation, helped, paired_difference, saw_evidence, validate
 from components.shared.operations import default_registry
 from components.shared.policy.interface import Message
-from components.shared.policy.native import load_policy
+from components.shared.policy.load import load_policy
 from components.shared.policy.prompts import conversation_for
 from components.shared.runtime.errors import ArtifactError
 from components.shared.samples.clip_shards import read_clips

@@ -12,7 +12,7 @@ import torch
 from components.sft.config import SftConfig
 from components.sft.train import SftInputs, SftOutputs, fine_tune
 from components.shared.learning import checkpoint
-from components.shared.policy.native import load_policy
+from components.shared.policy.load import load_policy
 from components.shared.runtime.errors import InputError
 
 CONFIG = {

@@ -47,6 +47,9 @@ class ScriptedPolicy(Policy):
                 made[index] = Generation(start + given.text, (9, *given.token_ids), given.logprobs, True, forced=1)
         return made
 
+    def forward(self, conversations: Sequence[Conversation]) -> Any:
+        raise NotImplementedError
+
     def token_logprobs(self, conversations: Sequence[Conversation]) -> Any:
         raise NotImplementedError
 

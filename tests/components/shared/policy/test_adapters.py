@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.shared.policy import adapters
-from components.shared.policy.native import load_policy
+from components.shared.policy.load import load_policy
 from components.shared.runtime.errors import ArtifactError
 
 

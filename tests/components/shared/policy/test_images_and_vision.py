@@ -63,9 +63,9 @@ def test_larger_images_than_a_window_go_through_the_tower(shared_policy):
 
 def test_the_cache_returns_what_it_computed_and_computes_once(shared_policy):
     images = list(np.random.default_rng(2).integers(0, 255, (3, 56, 56, 3), dtype=np.uint8))
-    cache, visual = FeatureCache(), shared_policy.model.model.visual
-    first = cache.encode(visual, [*images, images[0]], shared_policy.patching)
-    again = cache.encode(visual, images, shared_policy.patching)
+    cache = FeatureCache(shared_policy.encode_images)
+    first = cache.encode([*images, images[0]])
+    again = cache.encode(images)
     assert (cache.misses, cache.hits) == (3, 1 + 3)
     assert len(cache) == 3
     assert all(torch.equal(a, b) for a, b in zip(first, again))
@@ -75,8 +75,8 @@ def test_the_cache_returns_what_it_computed_and_computes_once(shared_policy):
 def test_the_cache_stays_within_its_bytes(shared_policy):
     images = list(np.random.default_rng(3).integers(0, 255, (6, 56, 56, 3), dtype=np.uint8))
     one = 4 * shared_policy.model.config.text_config.hidden_size
-    cache = FeatureCache(max_bytes=2 * one)
-    features = cache.encode(shared_policy.model.model.visual, images, shared_policy.patching)
+    cache = FeatureCache(shared_policy.encode_images, max_bytes=2 * one)
+    features = cache.encode(images)
     assert len(features) == 6
     assert len(cache) == 2
     assert cache.size_bytes == 2 * one

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from components.shared.policy.interface import Message
-from components.shared.policy.native import load_policy
+from components.shared.policy.load import load_policy
 from components.shared.runtime.errors import ArtifactError
 
 

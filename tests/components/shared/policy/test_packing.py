@@ -49,7 +49,7 @@ def test_values_mask_and_gradient_are_those_of_one_by_one(policy, batch, monkeyp
     used = []
     original = packing.packed_logprobs
     monkeypatch.setattr(
-        "components.shared.policy.native.packed_logprobs", lambda *given: used.append(1) or original(*given)
+        "components.shared.policy.decoder.packed_logprobs", lambda *given: used.append(1) or original(*given)
     )
     values, mask = policy.token_logprobs(batch)
     assert used == [1]

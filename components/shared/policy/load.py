@@ -1,0 +1,41 @@
+"""One way to load a policy, whatever its kind: policy.json in the base folder says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.shared.policy.base_folder import base_digest
+from components.shared.policy.decoder import DecoderPolicy
+from components.shared.policy.description import read_description
+
+
+def load_policy(
+    base: Path,
+    adapter: Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    quantisation: str = "none",
+) -> DecoderPolicy:
+    """Load a policy.
+
+    Args:
+        base: Folder with config.json, safetensors, tokenizer.json and policy.json.
+        adapter: Folder of a LoRA adapter made for this base, or None.
+        device: `cpu`, `cuda` ...
+        dtype: `float32`, `float16`, `bfloat16`; None for what the device does well.
+        quantisation: `none`, `nf4` or `int8` (bitsandbytes; the language model's linear layers only).
+
+    Raises:
+        ArtifactError: the folder is incomplete, or the adapter was made for another base.
+    """
+    description = read_description(base)
+    digest = base_digest(base)
+    from components.shared.policy.native import load_native
+
+    policy: DecoderPolicy = load_native(
+        base, description, digest, device=device, dtype=dtype, quantisation=quantisation
+    )
+    if adapter is not None:
+        policy.load_adapter(adapter)
+    return policy
