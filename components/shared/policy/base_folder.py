@@ -33,7 +33,7 @@ def base_digest(base: Path) -> str:
 
 
 def number_type(dtype: str | None, device: str) -> torch.dtype:
-    """The named type; without a name float32 on the CPU, on a GPU bfloat16 where it is native, float16 on older ones."""
+    """The named type; without a name float32 on the CPU, on a GPU bfloat16 where native, float16 on older ones."""
     if dtype:
         return DTYPES[dtype]
     if not device.startswith("cuda"):
