@@ -19,7 +19,7 @@ from components.shared.runtime.errors import InputError
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.clip_shards import read_clips
 from components.shared.samples.index import read_index
-from components.shared.samples.shards import read_samples
+from components.shared.samples.reading import read_samples
 from components.shared.samples.trajectory import Question, Trajectory
 from components.shared.samples.trajectory_shards import read_questions
 

@@ -44,11 +44,11 @@ class ClipsConfig(StepSection):
     """Extra windows for each boundary between a confusable pair."""
     wide_window_s: float = Field(7.5, gt=0.5, le=60)
     """Length of those extra windows, seconds."""
-    canary_share: float = Field(0.1, gt=0, lt=0.5)
+    canary_share: float = Field(0.2, gt=0, lt=0.5)
     """Share of the training people whose clips form the canary set and nothing else."""
     canary_per_class: int = Field(100, ge=1)
     """Most canary clips of a label."""
-    canary_stride_s: float = Field(0.5, gt=0, le=60)
+    canary_stride_s: float = Field(0.16, gt=0, le=60)
     """Stride of the windows that canary clips are drawn from, seconds."""
     audio: bool = True
     """Keep each window's sound where the recording has any."""

@@ -7,9 +7,11 @@ cuts its part of it: caps, the canary set and clip ids need no message between g
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,26 +90,37 @@ def choose_canary(
     With fewer than three training people nobody is spared and the validation people serve (their clips then are canary
     and no longer validation); with fewer than two of those there is no canary.
     """
-    labels: dict[str, dict[str, set[str]]] = {"train": {}, "validation": {}}
+    seconds: dict[str, dict[str, Counter[str]]] = {"train": {}, "validation": {}}
     for recording in manifest.recordings:
-        if recording.split in labels:
-            seen = labels[recording.split].setdefault(recording.subject, set())
-            seen |= {segment.label for segment in recording.segments if segment.label != manifest.null_label}
+        if recording.split in seconds:
+            worked = seconds[recording.split].setdefault(recording.subject, Counter())
+            for segment in recording.segments:
+                if segment.label != manifest.null_label:
+                    worked[segment.label] += segment.end_s - segment.start_s
     source: Literal["train", "validation"] = "train"
-    if len(labels["train"]) < MIN_PEOPLE_FOR_CANARY:
+    if len(seconds["train"]) < MIN_PEOPLE_FOR_CANARY:
         source = "validation"
-        if len(labels["validation"]) < 2:
+        if len(seconds["validation"]) < 2:
             return (), "none"
-    people = labels[source]
+    people = seconds[source]
     wanted = max(1, round(config.canary_share * len(people)))
     chosen: list[str] = []
-    missing = set(manifest.labels)
+    gathered: Counter[str] = Counter()
     while len(chosen) < wanted:
         left = [subject for subject in people if subject not in chosen]
-        best = min(left, key=lambda subject: (-len(people[subject] & missing), rank(config.seed, subject)))
+        best = min(left, key=lambda subject: (-coverage_gain(gathered, people[subject]), rank(config.seed, subject)))
         chosen.append(best)
-        missing = (missing - people[best]) or set(manifest.labels)
+        gathered.update(people[best])
     return tuple(chosen), source
+
+
+def coverage_gain(gathered: Mapping[str, float], added: Mapping[str, float]) -> float:
+    """How much better the labels are covered with somebody added: growth of the sum of square roots of seconds.
+
+    A root grows fastest where there is least, so labels still lacking come first, then the scarce ones.
+    """
+    before = {label: gathered.get(label, 0.0) for label in added}
+    return sum(math.sqrt(before[label] + seconds) - math.sqrt(before[label]) for label, seconds in added.items())
 
 
 def plan_training(

@@ -30,8 +30,8 @@ class ShiftSection(Section):
 class TwinSection(Section):
     """The digital twin: how many people, how long, how large, how varied."""
 
-    num_train_people: int = Field(240, ge=1, le=5000)
-    """People on the training side: diversity of people decides generalisation."""
+    num_train_people: int = Field(270, ge=1, le=5000)
+    """People on the training side (`clips.canary_share` of them serve the canary): diversity decides generalisation."""
     num_validation_people: int = Field(20, ge=1, le=1000)
     """People on the validation side."""
     num_test_people: int = Field(45, ge=1, le=1000)

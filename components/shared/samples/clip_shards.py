@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from components.shared.runtime.errors import ArtifactError
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.index import read_index
-from components.shared.samples.shards import ShardWriter, read_samples
+from components.shared.samples.reading import read_samples
+from components.shared.samples.shards import ShardWriter
 
 
 def write_clip(writer: ShardWriter, clip: Clip) -> None:
@@ -46,22 +47,30 @@ def encode_meta(meta: ClipMeta) -> bytes:
     return json.dumps(meta.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def decode_clip(key: str, members: dict[str, bytes], shard: str = "its shard") -> Clip:
+    """A sample's members as a clip.
+
+    Raises:
+        ArtifactError: a member is missing or the metadata is of another form; names shard and key.
+    """
+    try:
+        meta = ClipMeta.model_validate_json(members["json"])
+        jpegs = tuple(members[f"{number:02d}.jpg"] for number in range(len(meta.frame_times_s)))
+        return Clip(meta=meta, view_jpeg=members["view.jpg"], source_jpegs=jpegs, audio_flac=members.get("flac"))
+    except (KeyError, ValidationError) as error:
+        raise ArtifactError(
+            f"{shard}: sample {key} is no clip ({type(error).__name__}: {error}).", remedy="Run the clips step again."
+        ) from error
+
+
 def read_shard_clips(path: Path) -> Iterator[Clip]:
     """Stream the clips of one shard.
 
     Raises:
-        ArtifactError: a sample lacks a member or its metadata is of another form; names shard and key.
+        ArtifactError: a sample is no clip; names shard and key.
     """
     for key, members in read_samples(path):
-        try:
-            meta = ClipMeta.model_validate_json(members["json"])
-            jpegs = tuple(members[f"{number:02d}.jpg"] for number in range(len(meta.frame_times_s)))
-            yield Clip(meta=meta, view_jpeg=members["view.jpg"], source_jpegs=jpegs, audio_flac=members.get("flac"))
-        except (KeyError, ValidationError) as error:
-            raise ArtifactError(
-                f"{path.name}: sample {key} is no clip ({type(error).__name__}: {error}).",
-                remedy="Run the clips step again.",
-            ) from error
+        yield decode_clip(key, members, path.name)
 
 
 def read_clips(artifact: Path, split: str) -> Iterator[Clip]:

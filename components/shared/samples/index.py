@@ -14,7 +14,8 @@ from pydantic import Field
 from components.shared.runtime.artifacts import read_json, sha256_file, write_json
 from components.shared.runtime.config import Section
 from components.shared.runtime.errors import ArtifactError
-from components.shared.samples.shards import ShardRecord, read_samples
+from components.shared.samples.reading import read_samples
+from components.shared.samples.shards import ShardRecord
 
 INDEX = "index.json"
 

@@ -1,4 +1,4 @@
-"""WebDataset shards: the container that clips and trajectories travel in, and the streaming reader.
+"""WebDataset shards: the container that clips and trajectories travel in (`reading.py` reads them).
 
 A shard is a USTAR archive in WebDataset's convention: members of one sample stand together and share the name up to
 the first dot (`K.json`, `K.00.jpg`). Written with the standard library's tarfile rather than webdataset's ShardWriter,
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -132,36 +132,3 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Stream one shard: (key, members by suffix), in the order of writing.
-
-    Raises:
-        ArtifactError: the shard is missing, truncated or no archive; names it.
-    """
-    key = ""
-    members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, mode="r:") as archive:
-            for info in archive:
-                name, _, suffix = info.name.partition(".")
-                if name != key and members:
-                    yield key, members
-                    members = {}
-                key = name
-                file = archive.extractfile(info)
-                data = file.read() if file else b""
-                if len(data) != info.size:
-                    raise tarfile.ReadError(f"{info.name} ends early")
-                members[suffix] = data
-                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
-    except FileNotFoundError:
-        raise ArtifactError(f"shard {path} is missing.", remedy="Run the step that writes it again.") from None
-    except (tarfile.TarError, EOFError) as error:
-        raise ArtifactError(
-            f"shard {path} cannot be read ({error}); samples after {key or 'its start'} are lost.",
-            remedy="Run the step that writes it again.",
-        ) from error
-    if members:
-        yield key, members

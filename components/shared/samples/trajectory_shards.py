@@ -13,7 +13,8 @@ from components.shared.runtime.artifacts import atomic_write, sha256_file
 from components.shared.runtime.errors import ArtifactError
 from components.shared.samples.index import read_index
 from components.shared.samples.jpeg import decode_jpeg, encode_jpeg
-from components.shared.samples.shards import ShardRecord, ShardWriter, read_samples
+from components.shared.samples.reading import read_samples
+from components.shared.samples.shards import ShardRecord, ShardWriter
 from components.shared.samples.trajectory import Question, Trajectory
 
 TOOL_QUALITY = 95
@@ -44,32 +45,42 @@ def write_trajectory(
     writer.write(trajectory.trajectory_id, members)
 
 
-def read_trajectories(artifact: Path, split: str) -> Iterator[tuple[Trajectory, np.ndarray, dict[str, np.ndarray]]]:
-    """Stream a split's trajectories in the order of writing.
+Taught = tuple[Trajectory, np.ndarray, dict[str, np.ndarray]]
+"""(trajectory, view frames uint8 RGB (frames, size, size, 3), tool images uint8 RGB by name)."""
 
-    Yields:
-        (trajectory, view frames uint8 RGB (frames, size, size, 3), tool images uint8 RGB by name).
+
+def decode_trajectory(key: str, members: dict[str, bytes], shard: str = "its shard") -> Taught:
+    """A sample's members as a trajectory with its pictures.
+
+    Raises:
+        ArtifactError: a member is missing or of another form; names shard and key.
+    """
+    try:
+        trajectory = Trajectory.model_validate_json(members["json"])
+        strip = decode_jpeg(members["view.jpg"])
+    except (KeyError, ValidationError) as error:
+        raise ArtifactError(
+            f"{shard}: sample {key} is no trajectory ({type(error).__name__}: {error}).",
+            remedy="Run the trajectories step again.",
+        ) from error
+    view = strip.reshape(len(trajectory.frame_times_s), -1, strip.shape[1], 3)
+    tools = {
+        name.removesuffix(".jpg"): decode_jpeg(data)
+        for name, data in members.items()
+        if name.endswith(".jpg") and name != "view.jpg"
+    }
+    return trajectory, view, tools
+
+
+def read_trajectories(artifact: Path, split: str) -> Iterator[Taught]:
+    """Stream a split's trajectories in the order of writing.
 
     Raises:
         ArtifactError: index or shard missing or damaged.
     """
     for record in read_index(artifact).shards.get(split, ()):
         for key, members in read_samples(artifact / record.name):
-            try:
-                trajectory = Trajectory.model_validate_json(members["json"])
-                strip = decode_jpeg(members["view.jpg"])
-            except (KeyError, ValidationError) as error:
-                raise ArtifactError(
-                    f"{record.name}: sample {key} is no trajectory ({type(error).__name__}: {error}).",
-                    remedy="Run the trajectories step again.",
-                ) from error
-            view = strip.reshape(len(trajectory.frame_times_s), -1, strip.shape[1], 3)
-            tools = {
-                name.removesuffix(".jpg"): decode_jpeg(data)
-                for name, data in members.items()
-                if name.endswith(".jpg") and name != "view.jpg"
-            }
-            yield trajectory, view, tools
+            yield decode_trajectory(key, members, record.name)
 
 
 def questions_name(split: str) -> str:

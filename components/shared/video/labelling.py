@@ -63,6 +63,7 @@ class Timeline:
                 stretches.append(Stretch(segment.label, segment.start_s, end))
         self.stretches = tuple(stretches)
         self._starts = [stretch.start_s for stretch in stretches]
+        self._boundaries = self._find_boundaries()
 
     def at(self, time_s: float) -> tuple[str, float]:
         """Label under way at a moment and how far through its stretch it is (0..1); ('', 0.0) where there is none."""
@@ -74,6 +75,9 @@ class Timeline:
 
     def boundaries(self) -> tuple[float, ...]:
         """Moments at which the label changes, ascending; the recording's own start and end are none."""
+        return self._boundaries
+
+    def _find_boundaries(self) -> tuple[float, ...]:
         moments = {moment for stretch in self.stretches for moment in (stretch.start_s, stretch.end_s)}
         kept: list[float] = []
         for moment in sorted(moments):
@@ -91,31 +95,33 @@ class Timeline:
             lead_share: Lead, as a share of the window's part inside the recording, below which it is ambiguous.
         """
         end_s = min(start_s + duration_s, self.duration_s)
+        earliest = max(bisect.bisect_right(self._starts, start_s) - 1, 0)
         inside = [
-            (stretch, max(stretch.start_s, start_s), min(stretch.end_s, end_s))
-            for stretch in self.stretches
-            if stretch.start_s < end_s and stretch.end_s > start_s
+            (index, max(self.stretches[index].start_s, start_s), min(self.stretches[index].end_s, end_s))
+            for index in range(earliest, bisect.bisect_left(self._starts, end_s))
+            if self.stretches[index].end_s > start_s
         ]
         times: dict[str, float] = {}
-        for stretch, first, last in inside:
-            if stretch.label != self.null_label:
-                times[stretch.label] = times.get(stretch.label, 0.0) + last - first
+        for index, first, last in inside:
+            label = self.stretches[index].label
+            if label != self.null_label:
+                times[label] = times.get(label, 0.0) + last - first
         if not times:
             return None
         operation = max(times, key=lambda label: times[label])
         unscored = end_s - start_s - sum(times.values())
         runner_up = max([unscored, *(time for label, time in times.items() if label != operation)])
         lead = times[operation] - runner_up
-        stretch, first, last = max(
-            (item for item in inside if item[0].label == operation), key=lambda item: item[2] - item[1]
+        longest, first, last = max(
+            (item for item in inside if self.stretches[item[0]].label == operation), key=lambda item: item[2] - item[1]
         )
-        later = self.stretches[self.stretches.index(stretch) + 1 :]
-        following = (s.label for s in later if s.label not in (operation, self.null_label))
+        later = (self.stretches[index].label for index in range(longest + 1, len(self.stretches)))
+        following = (label for label in later if label not in (operation, self.null_label))
         return WindowLabel(
             operation=operation,
             segment_s=(round(first - start_s, 3), round(last - start_s, 3)),
             next_operation=next(following, None),
-            has_boundary=any(start_s < moment < end_s for moment in self.boundaries()),
+            has_boundary=bisect.bisect_right(self._boundaries, start_s) < bisect.bisect_left(self._boundaries, end_s),
             ambiguous=lead < lead_share * (end_s - start_s) - 1e-9,
             lead_s=lead,
         )

@@ -11,7 +11,7 @@ from components.data_synthesis.clips.config import ClipsConfig
 from components.data_synthesis.clips.plan import plan_clips
 from components.shared.runtime.errors import ConfigError
 from components.shared.video.labelling import Timeline
-from components.shared.work.manifest import Manifest, load_manifest
+from components.shared.work.manifest import Manifest, Segment, load_manifest
 
 
 @pytest.fixture
@@ -29,6 +29,18 @@ def test_canary_people_are_in_no_other_split(manifest: Manifest) -> None:
             assert splits == {"canary"}
         else:
             assert splits <= {recording.split}
+
+
+def test_canary_people_are_those_who_cover_what_is_scarce(manifest: Manifest) -> None:
+    """Everybody does A and B; two people do C as well, and both are chosen before anybody else."""
+    rows = []
+    for number, recording in enumerate(r for r in manifest.recordings if r.split == "train"):
+        ends = [5.0, 10.0] if number not in (3, 5) else [4.0, 8.0, 9.0]
+        spans = zip("ABC"[: len(ends)], [0.0, *ends[:-1]], ends, strict=True)
+        segments = tuple(Segment(label=label, start_s=start, end_s=end) for label, start, end in spans)
+        rows.append(recording.model_copy(update={"segments": segments}))
+    plan = plan_clips(manifest.model_copy(update={"recordings": tuple(rows)}), ClipsConfig(canary_share=0.25))
+    assert set(plan.canary_subjects) == {rows[3].subject, rows[5].subject}
 
 
 def test_canary_is_capped_by_class(manifest: Manifest) -> None:

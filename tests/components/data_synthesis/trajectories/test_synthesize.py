@@ -115,7 +115,13 @@ def test_kinds_and_stages(made: Path) -> None:
         assert calls == {"direct": 0, "evidence": 1, "correction": 2, "multi": 2}[trajectory.kind]
         assert trajectory.turns[-1].learn, "the answer is always imitated"
     assert set(kinds) == {"direct", "evidence", "correction", "multi"}
-    assert set(kinds["correction"]) == {"complex"} and "simple" in kinds["direct"]
+    stages = {kind: set(found) for kind, found in kinds.items()}
+    assert stages == {
+        "direct": {"simple"},
+        "evidence": {"intermediate"},
+        "correction": {"complex"},
+        "multi": {"complex"},
+    }
 
 
 def test_shares_are_respected_and_must_make_one(world: World) -> None:

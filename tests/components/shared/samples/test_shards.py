@@ -31,7 +31,7 @@ from components.shared.samples import (
     write_trajectory,
 )
 from components.shared.samples.jpeg import encode_jpeg
-from components.shared.samples.shards import read_samples
+from components.shared.samples.reading import read_samples
 
 SIZE = 56
 
