@@ -27,6 +27,8 @@ from components.shared.work.operations import NAMES
 _FOLLOW = 0.55
 """Share of the way to its target a hand goes in one frame at 25 fps: joins one operation's movement to the next."""
 _NOISE_TILES = 6
+_SOUND = 1
+"""Gives sound random numbers of its own: pictures are the same with and without it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def render(job: Job, config: TwinSection, seed: int, recordings: Path, truth: Pa
     shifts = _Shifts(shift, person_rng, config, job.length_s)
     with Mp4(path, config, job.start) as movie:
         if config.audio:
-            movie.sound(sound_track(steps, rng, length_s=job.length_s, rate_hz=config.audio_rate_hz))
+            sound_rng = np.random.default_rng([seed, job.number, session, _SOUND])
+            movie.sound(sound_track(steps, sound_rng, length_s=job.length_s, rate_hz=config.audio_rate_hz))
         _pictures(movie, bench, look, steps, tags, scene, shifts, rng, config, num_frames)
     scene.write(truth)
     return Rendered(job, tuple(steps), num_frames)

@@ -1,0 +1,115 @@
+"""The clip step as a whole beside its parts: decoding alone, and encoding alone, of the same recordings.
+
+    python benchmarks/clip_step.py [--people 24] [--width 448 --height 336] [--workers 2] [--rounds 3] [--lean]
+
+Renders a small twin, then in turn: decodes every frame of every recording (one process a core), encodes again all the
+pictures and sounds that the clips hold (one process a core), and runs the step. The step cannot be faster than decoding
+and encoding together on the same cores; `of the slower` divides by the larger of the two alone, `of both` by their sum.
+`--lean` leaves out sound, the sampler report and the examples page, which are neither decoding nor encoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def decode(path: str) -> int:
+    from components.shared.video.normalise import normalised_frames
+
+    return sum(1 for _ in normalised_frames(Path(path)))
+
+
+def load(shards: list[str]) -> list[tuple[list[np.ndarray], np.ndarray, np.ndarray | None]]:
+    """The pictures and sound to encode, each source frame once (as the step does)."""
+    from components.shared.samples.clip_shards import read_shard_clips
+    from components.shared.video.audio import decode_flac
+
+    seen: set[bytes] = set()
+    found = []
+    for shard in shards:
+        for clip in read_shard_clips(Path(shard)):
+            fresh = [jpeg for jpeg in clip.source_jpegs if jpeg not in seen]
+            seen.update(fresh)
+            sources = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for jpeg in fresh]
+            strip = np.concatenate(list(clip.view_frames))
+            found.append((sources, strip, decode_flac(clip.audio_flac) if clip.audio_flac else None))
+    return found
+
+
+def encode(shards: list[str]) -> float:
+    """Seconds that encoding the shards' contents again takes; loading them is not counted."""
+    from components.shared.samples.jpeg import encode_bgr
+    from components.shared.video.audio import encode_flac
+
+    cv2.setNumThreads(1)
+    content = load(shards)
+    begun = time.perf_counter()
+    for sources, strip, sound in content:
+        for picture in sources:
+            encode_bgr(picture, quality=90, full_colour=False)
+        encode_bgr(strip, quality=95, full_colour=True)
+        if sound is not None:
+            encode_flac(sound)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    from components.data_synthesis.clips.config import ClipsConfig
+    from components.data_synthesis.clips.cut import CutInputs, CutOutputs, cut_clips
+    from components.data_synthesis.recordings.config import RecordingsConfig
+    from components.data_synthesis.recordings.read import RecordingsInputs, RecordingsOutputs, read_recordings
+    from components.shared.work.manifest import load_manifest
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--width", type=int, default=448)
+    parser.add_argument("--height", type=int, default=336)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lean", action="store_true")
+    options = parser.parse_args()
+    twin = {"num_train_people": options.people, "num_validation_people": 2, "num_test_people": 4}
+    twin |= {"width": options.width, "height": options.height}
+    lean = {"audio": False, "report_recordings": 0, "num_examples": 0} if options.lean else {}
+    config = ClipsConfig(workers=options.workers, max_shard_mb=20, **lean)
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(options.workers) as pool:
+        root = Path(name)
+        recordings, truth = root / "recordings", root / "truth"
+        recordings.mkdir(), truth.mkdir()
+        settings = RecordingsConfig.model_validate({"twin": twin})
+        read_recordings(settings, RecordingsInputs(), RecordingsOutputs(recordings, truth))
+        manifest = load_manifest(recordings)
+        videos = [str(recordings / recording.video) for recording in manifest.recordings]
+        rows = []
+        for number in range(options.rounds):
+            clips = root / f"clips-{number}"
+            clips.mkdir()
+            begun = time.perf_counter()
+            cut_clips(config, CutInputs(recordings), CutOutputs(clips))
+            step_s = time.perf_counter() - begun
+            begun = time.perf_counter()
+            frames = sum(pool.map(decode, videos))
+            decode_s = time.perf_counter() - begun
+            shards = sorted(map(str, clips.glob("*.tar")))
+            encode_s = max(pool.map(encode, [shards[core :: options.workers] for core in range(options.workers)]))
+            rows.append((step_s, decode_s, encode_s))
+            print(
+                f"round {number}: step {step_s:.2f} s, decoding {decode_s:.2f} s, encoding {encode_s:.2f} s", flush=True
+            )
+        print(
+            f"{len(videos)} recordings, {frames} frames, {frames / statistics.median(r[0] for r in rows):.0f} frames/s"
+        )
+        print(f"of the slower: {statistics.median(max(d, e) / s for s, d, e in rows):.2f}")
+        print(f"of both:       {statistics.median((d + e) / s for s, d, e in rows):.2f}")
+
+
+if __name__ == "__main__":
+    main()
