@@ -90,13 +90,13 @@ def choose_canary(
     With fewer than three training people nobody is spared and the validation people serve (their clips then are canary
     and no longer validation); with fewer than two of those there is no canary.
     """
-    seconds: dict[str, dict[str, Counter[str]]] = {"train": {}, "validation": {}}
+    seconds: dict[str, dict[str, dict[str, float]]] = {"train": {}, "validation": {}}
     for recording in manifest.recordings:
         if recording.split in seconds:
-            worked = seconds[recording.split].setdefault(recording.subject, Counter())
+            worked = seconds[recording.split].setdefault(recording.subject, {})
             for segment in recording.segments:
                 if segment.label != manifest.null_label:
-                    worked[segment.label] += segment.end_s - segment.start_s
+                    worked[segment.label] = worked.get(segment.label, 0.0) + segment.end_s - segment.start_s
     source: Literal["train", "validation"] = "train"
     if len(seconds["train"]) < MIN_PEOPLE_FOR_CANARY:
         source = "validation"
@@ -105,12 +105,13 @@ def choose_canary(
     people = seconds[source]
     wanted = max(1, round(config.canary_share * len(people)))
     chosen: list[str] = []
-    gathered: Counter[str] = Counter()
+    gathered: dict[str, float] = {}
     while len(chosen) < wanted:
         left = [subject for subject in people if subject not in chosen]
         best = min(left, key=lambda subject: (-coverage_gain(gathered, people[subject]), rank(config.seed, subject)))
         chosen.append(best)
-        gathered.update(people[best])
+        for label, spent in people[best].items():
+            gathered[label] = gathered.get(label, 0.0) + spent
     return tuple(chosen), source
 
 
