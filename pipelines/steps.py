@@ -16,7 +16,7 @@ class Step:
     section: str
     """`module:Class` of the step's configuration section, empty where it has none of its own."""
     image: str
-    """Image family: data, train or serve."""
+    """Image family: data (no torch), train or serve. trajectories may segment with SAM 2, so it has torch."""
     about: str
 
 
@@ -32,7 +32,7 @@ STEPS = (
     Step(
         "trajectories",
         "components.data_synthesis.trajectories.config:TrajectoriesConfig",
-        "data",
+        "train",
         "questions, executed operations, quality filter",
     ),
     Step("base_model", "components.base_model.config:BaseModelConfig", "train", "the policy's starting weights"),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from pipelines.steps import STEPS
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ("data", "train", "serve")
@@ -23,6 +29,8 @@ def lines(name: str) -> list[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_code_is_the_last_and_only_layer_of_a_family(family: str) -> None:
     instructions = [line.split()[0] for line in lines(family)]
+    base = "base" if family == "data" else "learning"
+    assert f"FROM pixelis-{base}:${{VARIANT}}" in lines(family)
     assert "RUN" not in instructions, "a layer that code changes would rebuild"
     assert instructions.index("COPY") > instructions.index("FROM")
     assert "ENTRYPOINT" not in instructions, "the deploying step could not run its own command"
@@ -42,49 +50,104 @@ def test_the_base_is_pinned_staged_and_runs_without_rights() -> None:
     found = lines("base")
     default = next(line for line in found if line.startswith("ARG BASE_IMAGE="))
     assert re.search(r":\d+\.\d+\.\d+-slim-", default)
-    assert [line for line in found if line.startswith("FROM")] == ["FROM ${BASE_IMAGE} AS build", "FROM ${BASE_IMAGE}"]
-    assert found[-1] == "USER 10001:10001"
-    final = found[found.index("FROM ${BASE_IMAGE}") :]
-    assert not any("apt-get" in line or line.startswith("RUN") for line in final), "nothing is built in the final stage"
-    assert any("--require-hashes" in line for line in found)
+    stages = [line.removeprefix("FROM ") for line in found if line.startswith("FROM")]
+    of_base, ours = ["build", "folders", "base"], ["build AS build-learning", "base AS learning"]
+    assert sorted(stages) == sorted([*(f"${{BASE_IMAGE}} AS {name}" for name in of_base), *ours])
+    final = found[found.index("FROM ${BASE_IMAGE} AS base") :]
+    assert "USER 10001:10001" in final
+    assert not any("apt-get" in line or line.startswith("RUN") for line in final), "nothing is built in a final stage"
+    installs = [
+        part for line in found for part in re.split("&&|;", line) if " install " in part and '"$TORCH"' not in part
+    ]
+    assert len(installs) == 3 and all("--require-hashes" in part and "--no-deps" in part for part in installs)
 
 
-def test_dropping_a_package_from_the_lock_leaves_the_others() -> None:
-    """The expression in the Dockerfile, run on the real lock."""
-    code = re.search(r'python3 -c "(import re, sys;.*?)" "\$drop"', (ROOT / "images/base/Dockerfile").read_text())
-    assert code
-    import subprocess
-    import sys
+def load(name: str) -> Any:
+    """A script of images/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "images" / f"{name}.py")
+    assert spec and spec.loader
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    source = code.group(1).replace("\\\\\\\\", "\\\\")  # what the shell's double quotes make of it
-    done = subprocess.run(
-        [sys.executable, "-c", source, "bitsandbytes"], cwd=ROOT / "images", capture_output=True, text=True, check=True
-    )
-    before = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "images" / "requirements.lock").read_text())
-    assert re.findall(r"(?m)^([a-z0-9-]+)==", done.stdout) == [name for name in before if name != "bitsandbytes"]
-    assert "bitsandbytes" in before
+
+def pins(text: str) -> dict[str, str]:
+    return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", text))
+
+
+def test_every_package_of_the_lock_is_in_exactly_one_layer() -> None:
+    layer, lock = load("layer"), (ROOT / "images" / "requirements.lock").read_text()
+    base, learning = layer.select("base", lock), layer.select("learning-cpu", lock)
+    names = [sorted(re.findall(r"(?m)^([a-z0-9-]+)==", text)) for text in (base, learning, lock)]
+    assert sorted([*names[0], *names[1], "bitsandbytes"]) == names[2]
+    assert set(names[2]) >= layer.LEARNING, "a name that the lock no longer has"
+    assert base.count("--hash=") + learning.count("--hash=") < lock.count("--hash=")
+    assert all(text.rstrip().splitlines()[-1].startswith("    --hash=") for text in (base, learning))
+
+
+def test_the_gpu_variant_differs_in_torch_faiss_and_bitsandbytes_only() -> None:
+    layer, lock = load("layer"), (ROOT / "images" / "requirements.lock").read_text()
+    gpu = pins((ROOT / "images" / "gpu.lock").read_text())
+    cpu = pins(layer.select("learning-cpu", lock))
+    assert set(cpu) - set(pins(layer.select("learning-gpu", lock))) == {"faiss-cpu"}
+    assert set(gpu) & set(pins(lock)) == {"bitsandbytes"}
+    assert gpu["bitsandbytes"] == pins(lock)["bitsandbytes"]
+    assert gpu["faiss-gpu"] == cpu["faiss-cpu"], "both variants read and write the same index files"
+    assert f"ARG TORCH=torch=={gpu['torch']}" in lines("base")
+    assert any(name.startswith("nvidia-cudnn") for name in gpu)
+
+
+def test_data_steps_run_without_what_their_image_leaves_out() -> None:
+    """Importing each step of the data image touches nothing of the learning layer."""
+    families = {step.name: step.image for step in STEPS}
+    verbs = {
+        "configure": "configure.resolve",
+        "recordings": "data_synthesis.recordings.read",
+        "clips": "data_synthesis.clips.cut",
+        "promotion": "promotion.promote",
+        "finish": "finish.summarize",
+    }
+    assert {name for name, family in families.items() if family == "data"} == set(verbs)
+    left_out = [name.replace("-", "_").removesuffix("_cpu") for name in (*sorted(load("layer").LEARNING), "torch")]
+    block = f"import sys; sys.modules.update(dict.fromkeys({left_out!r}))"  # None there makes an import fail
+    for verb in verbs.values():
+        done = subprocess.run(
+            [sys.executable, "-c", f"{block}; import components.{verb}"], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_images_lock_agrees_with_the_projects_and_has_no_tools_of_developers() -> None:
-    def pins(path: Path) -> dict[str, str]:
-        return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", path.read_text()))
-
-    ours, all_of_them = pins(ROOT / "images" / "requirements.lock"), pins(ROOT / "requirements.lock")
+    ours, all_of_them = (
+        pins(path.read_text()) for path in (ROOT / "images/requirements.lock", ROOT / "requirements.lock")
+    )
     assert {name: version for name, version in ours.items() if all_of_them.get(name) != version} == {}
     assert not {"pytest", "mypy", "ruff", "moto", "kubernetes-validate", "hypothesis"} & set(ours)
     assert {"kfp", "mlflow", "fastapi", "boto3", "kubernetes", "psycopg2-binary"} <= set(ours)
 
 
 def test_the_bill_of_materials_names_what_is_installed() -> None:
-    spec = importlib.util.spec_from_file_location("sbom", ROOT / "images" / "sbom.py")
-    assert spec and spec.loader
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    bill = module.bill()
+    bill = load("sbom").bill("pixelis-base", STATUS)
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    assert bill["metadata"]["component"]["name"] == "pixelis-base"
     found = {item["name"].lower(): item for item in bill["components"]}
     assert found["kfp"]["purl"] == f"pkg:pypi/kfp@{found['kfp']['version']}"
-    assert bill == module.bill()
+    assert found["libc6"]["purl"] == "pkg:deb/debian/libc6@1%3A2.36-9?arch=amd64"
+    assert "removed" not in found
+
+
+STATUS = """Package: libc6
+Status: install ok installed
+Architecture: amd64
+Version: 1:2.36-9
+Description: C library
+ Package: not a field
+
+Package: removed
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1
+"""
 
 
 def test_only_what_images_need_is_sent_to_the_build() -> None:
@@ -111,3 +174,40 @@ def test_the_compose_file_is_hardened_and_whole() -> None:
                 assert (ROOT / "images" / source).exists()
         for secret in service.get("secrets", []):
             assert secret in compose["secrets"]
+
+
+def test_prometheus_has_the_clusters_alerts() -> None:
+    """images/alerts.yaml is the groups of the PrometheusRule; renew with PIXELIS_RENEW_GOLDEN=1."""
+    rule = yaml.safe_load((ROOT / "manifests" / "monitoring" / "alerts.yaml").read_text())
+    target = ROOT / "images" / "alerts.yaml"
+    if os.environ.get("PIXELIS_RENEW_GOLDEN") == "1":
+        target.write_text(NOTE + yaml.safe_dump({"groups": rule["spec"]["groups"]}, sort_keys=False, width=120))
+    assert yaml.safe_load(target.read_text()) == {"groups": rule["spec"]["groups"]}
+    compose = yaml.safe_load((ROOT / "images" / "compose.yaml").read_text())
+    [mount] = [item for item in compose["services"]["prometheus"]["volumes"] if item.startswith("./alerts.yaml:")]
+    config = yaml.safe_load((ROOT / "images" / "prometheus.yaml").read_text())
+    assert mount.split(":")[1:] == [*config["rule_files"], "ro"]
+
+
+NOTE = "# The groups of manifests/monitoring/alerts.yaml, for compose.yaml. tests/images keeps the two equal.\n"
+
+
+def test_compose_accepts_the_compose_file(tmp_path: Path) -> None:
+    """`docker compose config`, or its predecessor, which does not know the project's name yet."""
+    environment = os.environ | {"TAG": "0-cpu", "MODEL": str(tmp_path), "POSTGRES_PASSWORD": "x"}
+    path = ROOT / "images" / "compose.yaml"
+    if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        command = ["docker", "compose", "-f", str(path), "config"]
+    elif shutil.which("docker-compose"):
+        text = re.sub(r"(?m)^name: .*\n", "", path.read_text())
+        (tmp_path / "compose.yaml").write_text(text)
+        command = ["docker-compose", "-f", str(tmp_path / "compose.yaml"), "config"]
+    else:
+        pytest.skip("neither docker compose nor docker-compose is installed")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    rendered = yaml.safe_load(done.stdout)
+    assert set(rendered["services"]) == {"postgres", "mlflow", "ttrl", "prometheus"}
+    assert rendered["services"]["ttrl"]["image"] == "ghcr.io/pixelis/pixelis-serve:0-cpu"
+    del environment["POSTGRES_PASSWORD"]
+    assert subprocess.run(command, capture_output=True, env=environment).returncode != 0, "no default password"
