@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -64,6 +64,9 @@ def run(
     until: Until = "",
     resume: Annotated[str, typer.Option(help="Id of an earlier run: do only what it left undone.", metavar="RUN")] = "",
     run_root: RunRoot = DEFAULT_ROOT,
+    runner: Annotated[
+        str, typer.Option(help="How steps run: subprocess (of this Python) or docker (images of this commit).")
+    ] = "",
 ) -> None:
     """Run the pipeline on this machine and deploy what the gate promotes."""
     from pipelines import local
@@ -72,18 +75,22 @@ def run(
 
     overrides = [*(sets or []), *([f"run.seed={seed}"] if seed is not None else [])]
     overrides += ["run.deterministic=true"] if deterministic else []
-    if resume and (overrides or until):
+    if resume and (overrides or until or runner):
         raise ConfigError(
-            "--resume repeats the earlier run's request; --set, --seed, --deterministic and --until do not go with it.",
+            "--resume repeats the earlier run's request; --set, --seed, --deterministic, --until and --runner do not "
+            "go with it.",
             remedy="Resume without them, or start a new run (unchanged steps come from the cache).",
         )
     check_step(until)
+    check_runner(runner)
     overrides = [*environment_overrides(), *overrides]
     root = local.prepare_root(run_root)
-    request = local.Request(profile=profile, overrides=tuple(local.absolute_paths(overrides)), until=until)
+    request = local.Request(profile, tuple(local.absolute_paths(overrides)), until, runner or local.RUNNERS[0])
     if resume:
         request = local.earlier_request(root, resume)
     config = compose(request.profile, request.overrides, {})
+    if request.runner == "docker":
+        check_engine(config)
     tracking = local.check_tracking(root)
     local.check_port(config, root)
     directory = root / resume if resume else local.new_run(root, request)
@@ -149,6 +156,23 @@ def check_step(until: str) -> None:
     """Refuse a step that does not exist."""
     if until and until not in ORDER:
         raise ConfigError(f"--until {until!r}: no such step; nothing was run.", remedy=f"Choose one of {ORDER}.")
+
+
+def check_runner(runner: str) -> None:
+    """Refuse a runner that does not exist."""
+    from pipelines.local import RUNNERS
+
+    if runner and runner not in RUNNERS:
+        raise ConfigError(f"--runner {runner!r}: no such runner; nothing was run.", remedy=f"Choose one of {RUNNERS}.")
+
+
+def check_engine(config: Any) -> None:
+    """Refuse before a run's directory is made when no engine answers or an image is missing."""
+    from pipelines.containers import check_images, engine
+
+    client = engine()
+    check_images(client, config)
+    client.close()
 
 
 @app.command(name="compile")

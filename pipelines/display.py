@@ -155,7 +155,8 @@ def print_summary(console: Console, summary: dict[str, Any], directory: Path) ->
             console.print(f"  - {reason}", markup=False, highlight=False)
     service = summary["service"]
     if service:
-        console.print(f"Service: {service['url']}  (model {service['model_digest'][:16]}, process {service['pid']})")
+        where = f"container {service['container']}" if service.get("container") else f"process {service['pid']}"
+        console.print(f"Service: {service['url']}  (model {service['model_digest'][:16]}, {where})", highlight=False)
     elif summary["gate"] and summary["gate"]["decision"] == "hold":
         console.print("No service was started: the gate holds this model.")
     console.print(f"Summary: {directory / 'summary.md'}", highlight=False)

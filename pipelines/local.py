@@ -35,6 +35,7 @@ from pipelines.config import compose, git_sha
 from pipelines.steps import STEPS
 
 REQUEST = "request.json"
+RUNNERS = ("subprocess", "docker")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Request:
     profile: str = "twin"
     overrides: tuple[str, ...] = ()
     until: str = ""
+    runner: str = "subprocess"
 
 
 def new_run_id() -> str:
@@ -112,10 +114,10 @@ def check_port(config: Any, root: Path) -> None:
         probe.settimeout(1)
         if probe.connect_ex((config.ttrl.host, config.ttrl.port)) != 0:
             return
-    from components.ttrl.control import process_of, read_record
+    from components.ttrl.control import is_running, read_record
 
     record = read_record(root / "ttrl")
-    if record is None or process_of(record) is None:
+    if record is None or not is_running(record):
         raise EnvironmentFault(
             f"port {config.ttrl.port} on {config.ttrl.host} is taken by another program; the service could not start.",
             remedy="Stop it, choose another port with --set ttrl.port=…, or leave the service out with "
@@ -222,21 +224,40 @@ def run_pipeline(directory: Path, root: Path, request: Request) -> None:
 
     from pipelines.training import build, form_defaults
 
-    # kfp's cache key holds the image's name; here code is tracked by digest, and a commit alone must not repeat a step.
-    config = compose(request.profile, [*request.overrides, "placement.tag=local"], {})
+    config = run_config(request)
     write_json(directory / "config.json", config.model_dump(mode="json"))
     cache = root / "cache"
-    local.init(
-        local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(directory / "artifacts"),
-        enable_caching=True,
-        cache_root=str(cache),
-    )
-    install_cache(cache, directory)
-    pipeline = build(config, until=request.until, retries=False)
-    with warnings.catch_warnings(), quiet(directory / "logs" / "pipeline.log"):
-        warnings.simplefilter("ignore")
-        pipeline(**form_defaults(config))
+    with runner_of(request, directory, root, config) as runner:
+        local.init(runner, pipeline_root=str(directory / "artifacts"), enable_caching=True, cache_root=str(cache))
+        install_cache(cache, directory)
+        pipeline = build(config, until=request.until, retries=False)
+        with warnings.catch_warnings(), quiet(directory / "logs" / "pipeline.log"):
+            warnings.simplefilter("ignore")
+            pipeline(**form_defaults(config))
+
+
+def run_config(request: Request) -> Any:
+    """The configuration of a request.
+
+    kfp's cache key holds the image's name. Processes have no image, and their code is tracked by digest: there a commit
+    alone must not repeat a step.
+    """
+    tag = [] if request.runner == "docker" else ["placement.tag=local"]
+    return compose(request.profile, [*request.overrides, *tag], {})
+
+
+@contextlib.contextmanager
+def runner_of(request: Request, directory: Path, root: Path, config: Any) -> Iterator[Any]:
+    """KFP's runner for the request: processes of this interpreter, or containers."""
+    from kfp import local
+
+    if request.runner == "docker":
+        from pipelines.containers import containers
+
+        with containers(directory, root, config) as runner:
+            yield runner
+    else:
+        yield local.SubprocessRunner(use_venv=False)
 
 
 def install_cache(root: Path, directory: Path) -> None:

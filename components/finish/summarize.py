@@ -191,7 +191,7 @@ def gate_of(record: StepRecord | None) -> dict[str, Any] | None:
 def service_of(record: StepRecord | None) -> dict[str, Any] | None:
     """Where the service is, None where none was started."""
     service = record.facts.get("service") if record and record.status == "SUCCEEDED" else None
-    return {key: service.get(key) for key in ("url", "model_digest", "pid")} if service else None
+    return {key: service.get(key) for key in ("url", "model_digest", "pid", "container")} if service else None
 
 
 def close_tracking(run: str, summary: dict[str, Any], text: str) -> None:

@@ -4,7 +4,7 @@ Role: what `pixelis ttrl status|stop` and the deployment call. The service write
 listens and removes it when it ends.
 
 Guarantee: `stop` only ever signals the process that wrote the record: its start time is compared, so a reused process
-number is left alone.
+number is left alone. A service in a container is stopped through the engine, by the container's id.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from components.shared.runtime.errors import ArtifactError, EnvironmentFault
 from components.ttrl.config import TtrlConfig
 
 RECORD = "service.json"
+CONTAINER = "PIXELIS_CONTAINER"
+"""Variable that tells a service the name of the container it runs in."""
 
 
 def default_state_dir(config: TtrlConfig) -> Path:
@@ -42,6 +44,7 @@ def write_record(state: Path, *, host: str, port: int, model: Path | None) -> No
         {
             "url": f"http://{shown}:{port}",
             "pid": os.getpid(),
+            "container": os.environ.get(CONTAINER),
             "started": psutil.Process().create_time(),
             "model": str(model.absolute()) if model else None,
             "state_dir": str(state.absolute()),
@@ -52,7 +55,8 @@ def write_record(state: Path, *, host: str, port: int, model: Path | None) -> No
 def remove_record(state: Path) -> None:
     """Remove the record if it is this process's."""
     record = read_record(state)
-    if record is not None and record.get("pid") == os.getpid():
+    mine = (os.getpid(), os.environ.get(CONTAINER))
+    if record is not None and (record.get("pid"), record.get("container")) == mine:
         (state / RECORD).unlink(missing_ok=True)
 
 
@@ -67,15 +71,43 @@ def read_record(place: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_running(record: dict[str, Any]) -> bool:
+    """Whether the service that wrote the record still runs."""
+    return bool(container_of(record) if record.get("container") else process_of(record))
+
+
 def process_of(record: dict[str, Any]) -> psutil.Process | None:
-    """The live process that wrote the record."""
+    """The live process of this machine that wrote the record; None for a service in a container."""
     try:
+        if record.get("container"):  # its process number is the container's own
+            return None
         process = psutil.Process(int(record["pid"]))
         if abs(process.create_time() - float(record["started"])) > 2 or process.status() == psutil.STATUS_ZOMBIE:
             return None
         return process
     except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
         return None
+
+
+def container_of(record: dict[str, Any]) -> Any:
+    """The running container of a record, None where it is gone or has ended.
+
+    Raises:
+        EnvironmentFault: the engine does not answer, so nobody can tell.
+    """
+    import docker
+    from docker.errors import DockerException, NotFound
+
+    try:
+        container = docker.from_env().containers.get(record["container"])
+    except NotFound:
+        return None
+    except DockerException as error:
+        raise EnvironmentFault(
+            f"the service runs in container {record['container']}, and no container engine answers ({error}).",
+            remedy="Start the engine or set DOCKER_HOST to the one it was started with.",
+        ) from error
+    return container if container.status == "running" else None
 
 
 def status(place: Path | str, *, key: str = "", timeout_s: float = 10.0) -> dict[str, Any]:
@@ -109,8 +141,24 @@ def stop(place: Path, *, timeout_s: float = 30.0) -> bool:
         True where a running service was stopped, False where none ran.
     """
     record = read_record(place)
-    process = process_of(record) if record else None
-    if record is None or process is None:
+    if record is None:
+        return False
+    container = container_of(record) if record.get("container") else None
+    if container is not None:
+        container.stop(timeout=int(timeout_s))
+    elif not end_process(record, timeout_s):
+        return False
+    state = Path(record["state_dir"])
+    left = read_record(state)
+    if left is not None and left.get("pid") == record["pid"]:
+        (state / RECORD).unlink(missing_ok=True)
+    return True
+
+
+def end_process(record: dict[str, Any], timeout_s: float) -> bool:
+    """SIGTERM the record's process and wait; SIGKILL after `timeout_s`. False where it does not run."""
+    process = process_of(record)
+    if process is None:
         return False
     process.terminate()
     deadline = time.monotonic() + timeout_s
@@ -120,10 +168,6 @@ def stop(place: Path, *, timeout_s: float = 30.0) -> bool:
             process.wait(10)
             break
         time.sleep(0.05)
-    state = Path(record["state_dir"])
-    left = read_record(state)
-    if left is not None and left.get("pid") == record["pid"]:
-        (state / RECORD).unlink(missing_ok=True)
     return True
 
 

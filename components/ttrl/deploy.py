@@ -142,7 +142,8 @@ def smoke_test(url: str, model: Path, *, timeout_s: float) -> tuple[dict[str, An
 
 
 def _text(service: dict[str, Any], answer: dict[str, Any], ready_s: float, seconds: float) -> str:
-    where = f"process {service['pid']}" if service["pid"] else f"deployment {service.get('deployment', '')}"
+    names = {"container": service.get("container"), "process": service["pid"], "deployment": service.get("deployment")}
+    where = next(f"{kind} {name}" for kind, name in names.items() if name)
     return (
         f"The service answers at {service['url']} ({where}), ready after {ready_s:.1f} s.\n\n"
         f"Canary smoke test: `{json.dumps(answer['answer'])}` with confidence {answer['confidence']:.2f} "

@@ -109,7 +109,7 @@ class LocalLauncher:
 
 
 def launcher_here() -> Launcher:
-    """The cluster's launcher in a pod that `pipelines.placement` placed, else this machine's."""
-    from components.ttrl.launcher_kubernetes import from_environment
+    """The cluster's launcher in a pod, the runner's in a container of a local run, else this machine's."""
+    from components.ttrl import launcher_container, launcher_kubernetes
 
-    return from_environment() or LocalLauncher()
+    return launcher_kubernetes.from_environment() or launcher_container.from_environment() or LocalLauncher()

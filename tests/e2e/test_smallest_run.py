@@ -7,10 +7,8 @@ gate holds the model for lack of sample size; what a promotion does is then test
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,49 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from smallest import SMALLEST, environment, free_port, pixelis, promote_anyway, read
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-
-SMALLEST = {
-    "recordings.twin.num_train_people": 14,
-    "recordings.twin.num_validation_people": 2,
-    "recordings.twin.num_test_people": 3,
-    "recordings.twin.train_session_s": 10.0,
-    "recordings.twin.validation_session_s": 10.0,
-    "recordings.twin.test_session_s": 12.0,
-    "clips.max_clips": 120,
-    "clips.report_recordings": 4,
-    "base_model.vision.steps": 20,
-    "base_model.language.steps": 20,
-    "base_model.num_validation": 16,
-    "alignment.frame_steps": 8,
-    "alignment.clip_steps": 8,
-    "sft.steps": 24,
-    "sft.checkpoint_every": 2,
-    "sft.num_validation": 8,
-    "sft.num_asked": 16,
-    "rft.steps": 2,
-    "rft.num_groups": 2,
-    "rft.num_validation": 8,
-}
-
-
-def pixelis(root: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pipelines", *arguments, "--run-root", str(root)]
-
-
-def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(("PIXELIS_", "MLFLOW_"))}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 @contextlib.contextmanager
@@ -192,41 +150,7 @@ def test_no_half_written_artifact_is_left(runs: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def promoted(runs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's candidate put together as if the gate had promoted it (its decision is overridden in a copy)."""
-    import shutil
-
-    from components.promotion.config import PromotionConfig
-    from components.promotion.promote import PromotionInputs, PromotionOutputs, promote
-    from components.shared.runtime.records import read_artifact_record
-
-    summary = read(runs["directory"] / "summary.json")
-    uris = {
-        key: Path(item["uri"])
-        for row in summary["steps"]
-        if "." not in row["name"]
-        for key, item in row["artifacts"].items()
-    }
-    folder = tmp_path_factory.mktemp("promoted")
-    shutil.copytree(uris["evaluation"], folder / "evaluation")
-    gate = read(folder / "evaluation" / "gate.json") | {"decision": "promote"}
-    record = read(folder / "evaluation" / "artifact.json")
-    (folder / "evaluation" / "gate.json").write_text(json.dumps(gate))
-    record["files"]["gate.json"] = (folder / "evaluation" / "gate.json").stat().st_size
-    (folder / "evaluation" / "artifact.json").write_text(json.dumps(record))
-    read_artifact_record(folder / "evaluation")
-    model = folder / "model"
-    model.mkdir()
-    inputs = PromotionInputs(
-        clips=uris["clips"],
-        trajectories=uris["trajectories"],
-        recordings=uris["recordings"],
-        base=uris["model"],
-        sft=uris["adapter"],
-        rft=uris.get("reinforced", uris["adapter"]),
-        encoder=uris["encoder"],
-        evaluation=folder / "evaluation",
-    )
-    promote(PromotionConfig(), inputs, PromotionOutputs(model=model))
-    return model
+    return promote_anyway(runs["directory"], tmp_path_factory.mktemp("promoted"))
 
 
 def test_a_promoted_model_carries_all_the_service_needs(promoted: Path) -> None:
