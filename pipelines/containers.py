@@ -163,6 +163,7 @@ def containers(directory: Path, root: Path, config: Any) -> Iterator[Any]:
     remove_containers(client, run)  # those of an earlier attempt whose runner was killed
     desk = directory / "service"
     desk.mkdir(exist_ok=True)
+    (directory / "artifacts").mkdir(exist_ok=True)  # the engine would make it, as root
     arguments = container_arguments(client, root, config, run)
     arguments["environment"] |= {DESK: str(desk)}
     docker_task_handler.run_docker_container = run_container
