@@ -19,7 +19,8 @@ from typing import Any
 
 from components.data_synthesis.clips.config import ClipsConfig
 from components.data_synthesis.clips.cutting import CutRequest, CutResult
-from components.data_synthesis.clips.plan import Plan, plan_clips, rank
+from components.data_synthesis.clips.plan import Plan, plan_clips
+from components.data_synthesis.clips.ranking import rank
 from components.data_synthesis.clips.worker import Worker, part_path
 from components.shared.runtime.artifacts import sha256_file, write_json
 from components.shared.runtime.errors import ConfigError, InputError

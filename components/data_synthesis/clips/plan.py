@@ -7,22 +7,21 @@ cuts its part of it: caps, the canary set and clip ids need no message between g
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from components.data_synthesis.clips.canary import choose_canary
 from components.data_synthesis.clips.config import ClipsConfig
+from components.data_synthesis.clips.ranking import rank
 from components.shared.runtime.config import Section
 from components.shared.video.labelling import Timeline
 from components.shared.video.windows import Window, WindowKind, sliding_windows, training_windows
 from components.shared.work.manifest import Manifest, Recording
 
 ClipSplit = Literal["train", "validation", "test", "canary"]
-MIN_PEOPLE_FOR_CANARY = 3
 
 
 class PlannedClip(Section):
@@ -80,48 +79,6 @@ def plan_clips(manifest: Manifest, config: ClipsConfig) -> Plan:
     for clips in plan.clips.values():
         clips.sort(key=lambda clip: (clip.start, clip.length))
     return plan
-
-
-def choose_canary(
-    manifest: Manifest, config: ClipsConfig
-) -> tuple[tuple[str, ...], Literal["train", "validation", "none"]]:
-    """People kept out of training for the canary set: a share of the training people, chosen to cover the labels.
-
-    With fewer than three training people nobody is spared and the validation people serve (their clips then are canary
-    and no longer validation); with fewer than two of those there is no canary.
-    """
-    seconds: dict[str, dict[str, dict[str, float]]] = {"train": {}, "validation": {}}
-    for recording in manifest.recordings:
-        if recording.split in seconds:
-            worked = seconds[recording.split].setdefault(recording.subject, {})
-            for segment in recording.segments:
-                if segment.label != manifest.null_label:
-                    worked[segment.label] = worked.get(segment.label, 0.0) + segment.end_s - segment.start_s
-    source: Literal["train", "validation"] = "train"
-    if len(seconds["train"]) < MIN_PEOPLE_FOR_CANARY:
-        source = "validation"
-        if len(seconds["validation"]) < 2:
-            return (), "none"
-    people = seconds[source]
-    wanted = max(1, round(config.canary_share * len(people)))
-    chosen: list[str] = []
-    gathered: dict[str, float] = {}
-    while len(chosen) < wanted:
-        left = [subject for subject in people if subject not in chosen]
-        best = min(left, key=lambda subject: (-coverage_gain(gathered, people[subject]), rank(config.seed, subject)))
-        chosen.append(best)
-        for label, spent in people[best].items():
-            gathered[label] = gathered.get(label, 0.0) + spent
-    return tuple(chosen), source
-
-
-def coverage_gain(gathered: Mapping[str, float], added: Mapping[str, float]) -> float:
-    """How much better the labels are covered with somebody added: growth of the sum of square roots of seconds.
-
-    A root grows fastest where there is least, so labels still lacking come first, then the scarce ones.
-    """
-    before = {label: gathered.get(label, 0.0) for label in added}
-    return sum(math.sqrt(before[label] + seconds) - math.sqrt(before[label]) for label, seconds in added.items())
 
 
 def plan_training(
@@ -203,8 +160,3 @@ def name_clip(recording: Recording, split: ClipSplit, window: Window) -> Planned
         plain = f"{plain[:40]}-{hashlib.sha256(recording.recording_id.encode()).hexdigest()[:6]}"
     clip_id = f"{plain}-{window.start:06d}-{window.length}"
     return PlannedClip(clip_id=clip_id, split=split, window=window.kind, start=window.start, length=window.length)
-
-
-def rank(seed: int, name: str) -> str:
-    """A pseudo-random order of names that does not depend on what else is there."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()

@@ -1,19 +1,39 @@
 """A picture for people: what each label looks like in this set of recordings.
 
 Role: three moments (beginning, middle, end) of one segment per label, from different recordings where there are enough,
-on one PNG. Read from the finished videos, so it also shows what compression left.
+on one PNG. Read from the finished videos, so it also shows what compression left; in a child process, because videos
+are untrusted and a picture for people is no reason to fail.
 """
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from components.shared.video.picture import read_picture
 from components.shared.work.frames import list_frames
-from components.shared.work.manifest import Manifest, Recording, Segment
+from components.shared.work.manifest import Manifest, Recording, Segment, load_manifest
 
 MOMENTS = (0.2, 0.5, 0.8)
+TIME_LIMIT_S = 300.0
+log = logging.getLogger(__name__)
+
+
+def draw_in_child(artifact: Path, target: Path) -> Path | None:
+    """Write the contact sheet of a recordings artifact; None, and a warning, where it cannot be drawn."""
+    command = [sys.executable, "-m", "components.data_synthesis.recordings.contact_sheet", str(artifact), str(target)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        log.warning("no contact sheet: drawing it took more than %.0f s", TIME_LIMIT_S)
+        return None
+    if done.returncode:
+        log.warning("no contact sheet (exit status %d): %s", done.returncode, done.stderr.strip().rpartition("\n")[2])
+    return target if target.is_file() else None
 
 
 def draw_contact_sheet(manifest: Manifest, artifact: Path, target: Path) -> Path | None:
@@ -68,14 +88,12 @@ def choose_segments(manifest: Manifest) -> list[tuple[str, Recording, Segment]]:
 
 def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: list[float]) -> list[np.ndarray]:
     import av
-    import cv2
 
     path = manifest.resolve(recording, artifact)
     if recording.kind == "frames":
         listed = list_frames(path)
         near = [min(listed, key=lambda item: abs(item[1] - t))[0] for t in times_s]
-        pictures = [cv2.imread(str(p), cv2.IMREAD_COLOR) for p in near]
-        return [np.asarray(cv2.cvtColor(p, cv2.COLOR_BGR2RGB)) for p in pictures if p is not None]
+        return [read_picture(path)[..., ::-1] for path in near]
     taken: list[np.ndarray] = []
     last: av.VideoFrame | None = None
     with av.open(str(path)) as container:
@@ -91,3 +109,7 @@ def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: l
     if last is not None:
         taken += [last.to_ndarray(format="rgb24")] * (len(times_s) - len(taken))
     return taken
+
+
+if __name__ == "__main__":
+    draw_contact_sheet(load_manifest(Path(sys.argv[1])), Path(sys.argv[1]), Path(sys.argv[2]))

@@ -18,12 +18,13 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from components.data_synthesis.recordings.config import RecordingsConfig
 from components.data_synthesis.recordings.gathered import Gathered, place_video
-from components.data_synthesis.recordings.probe import UnreadableVideo, probe_video
+from components.data_synthesis.recordings.probe import UnreadableVideo
+from components.data_synthesis.recordings.prober import Prober
 from components.shared.runtime.artifacts import sha256_file
 from components.shared.runtime.errors import InputError
 from components.shared.runtime.progress import track
@@ -79,20 +80,22 @@ def read_openpack(config: RecordingsConfig, artifact: Path) -> Gathered:
         )
     gathered = Gathered(LABELS, facts={"rows_read": 0, "rows_outside": 0, "frames_listed": 0})
     work = [(user, session, *found) for user in users for session, found in _sessions(user).items()]
-    for user, session, annotation, footage in track(work, "reading sessions", unit="sessions"):
-        subject = person(user.name)
-        side = sides.get(subject, config.other_people)
-        if side == "skip":
-            gathered.skip(_name(root, user, session), f"{user.name} is on no side of the split (other_people=skip)")
-        elif annotation is None and footage is not None:
-            gathered.skip(footage.path.relative_to(root).as_posix(), "footage without annotation", bad=True)
-        elif annotation is not None:
-            rows = read_operations(annotation)
-            gathered.facts["rows_read"] += len(rows)
-            if footage is None:
-                gathered.skip(annotation.relative_to(root).as_posix(), "annotation without video or frames", bad=True)
-            else:
-                _add(config, root, artifact, user, session, subject, side, annotation, rows, footage, gathered)
+    with Prober() as prober:
+        for user, session, annotation, footage in track(work, "reading sessions", unit="sessions"):
+            subject = person(user.name)
+            side = sides.get(subject, config.other_people)
+            if side == "skip":
+                gathered.skip(_name(root, user, session), f"{user.name} is on no side of the split (other_people=skip)")
+            elif annotation is None and footage is not None:
+                gathered.skip(footage.path.relative_to(root).as_posix(), "footage without annotation", bad=True)
+            elif annotation is not None:
+                rows = read_operations(annotation)
+                gathered.facts["rows_read"] += len(rows)
+                if footage is None:
+                    place = annotation.relative_to(root).as_posix()
+                    gathered.skip(place, "annotation without video or frames", bad=True)
+                    continue
+                _add(config, prober, root, artifact, user, session, subject, side, annotation, rows, footage, gathered)
     return gathered
 
 
@@ -123,12 +126,15 @@ def _name(root: Path, user: Path, session: str) -> str:
 
 
 def _add(
-    config: RecordingsConfig, root: Path, artifact: Path, user: Path, session: str, subject: str, side: Split,
-    annotation: Path, rows: list[OperationRow], footage: _Footage, gathered: Gathered,
+    config: RecordingsConfig, prober: Prober, root: Path, artifact: Path, user: Path, session: str, subject: str,
+    side: Split, annotation: Path, rows: list[OperationRow], footage: _Footage, gathered: Gathered,
 ) -> None:  # fmt: skip
     label = footage.path.relative_to(root).as_posix()
     try:
-        span = _frames_span(footage.path) if footage.kind == "frames" else _video_span(config, footage.path, rows)
+        if footage.kind == "frames":
+            span = _frames_span(prober, footage.path)
+        else:
+            span = _video_span(config, prober, footage.path, rows)
     except UnreadableVideo as error:
         gathered.skip(label, str(error), bad=True)
         return
@@ -177,22 +183,20 @@ def clip_rows(rows: Iterable[OperationRow], start: datetime, duration_s: float) 
     return tuple(segments)
 
 
-def _frames_span(folder: Path) -> _Span:
-    import cv2
-
+def _frames_span(prober: Prober, folder: Path) -> _Span:
     frames = list_frames(folder)
-    first = cv2.imread(str(frames[0][0]), cv2.IMREAD_COLOR)
-    if first is None:
-        raise UnreadableVideo(f"the first frame {frames[0][0].name} is no readable picture")
+    try:
+        width, height = prober.picture_size(frames[0][0])
+    except UnreadableVideo as error:
+        raise UnreadableVideo(f"its first frame cannot be used: {error}") from None
     last_s = frames[-1][1]
     step_s = last_s / (len(frames) - 1) if len(frames) > 1 else 1 / 15
-    height, width = first.shape[:2]
     start = frame_time(frames[0][0])
     return _Span(start, round(1 / step_s, 4), len(frames), width, height, round(last_s + step_s, 6), has_audio=False)
 
 
-def _video_span(config: RecordingsConfig, path: Path, rows: list[OperationRow]) -> _Span:
-    facts = probe_video(path)
+def _video_span(config: RecordingsConfig, prober: Prober, path: Path, rows: list[OperationRow]) -> _Span:
+    facts = prober.video(path)
     start = facts.start
     if start is None or config.video_start == "annotation":
         if config.video_start != "annotation":
@@ -203,10 +207,7 @@ def _video_span(config: RecordingsConfig, path: Path, rows: list[OperationRow]) 
         start = min((row.start for row in rows), default=None)
         if start is None:
             raise UnreadableVideo("neither it nor its annotation gives a time")
-    # creation_time is kept in UTC, whole seconds in most writers
-    return _Span(
-        start + timedelta(0), facts.fps, facts.num_frames, facts.width, facts.height, facts.duration_s, facts.has_audio
-    )
+    return _Span(start, facts.fps, facts.num_frames, facts.width, facts.height, facts.duration_s, facts.has_audio)
 
 
 def _place(config: RecordingsConfig, footage: _Footage, artifact: Path, name: str) -> tuple[str, str]:

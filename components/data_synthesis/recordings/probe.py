@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from components.shared.video.probe import describe
+
 _MISSING_SHARE = 0.02
 """A video that lacks more than this share of its declared pictures or length counts as truncated."""
 
@@ -48,7 +50,7 @@ def probe_video(path: Path) -> VideoFacts:
     except UnreadableVideo:
         raise
     except (av.error.FFmpegError, ValueError, OSError, EOFError) as error:
-        raise UnreadableVideo(f"not readable as a video ({str(error).split(chr(10))[0]})") from error
+        raise UnreadableVideo(f"not readable as a video ({describe(error)})") from error
 
 
 def _facts(container) -> VideoFacts:  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.data_synthesis.recordings.config import RecordingsConfig
+from components.data_synthesis.recordings.contact_sheet import draw_in_child
 from components.data_synthesis.recordings.gathered import Gathered
 from components.shared.runtime.errors import InputError
 from components.shared.runtime.report import Report
@@ -50,8 +51,6 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
         InputError: the source is missing, empty or wrong; names file and row.
         StepError: the twin's rendering stopped.
     """
-    from components.data_synthesis.recordings.contact_sheet import draw_contact_sheet
-
     started = time.monotonic()
     gathered, by_person = _gather(config, outputs)
     _refuse_bad(config, gathered)
@@ -74,7 +73,7 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
     )
     save_manifest(manifest, outputs.recordings)
     seconds = time.monotonic() - started
-    sheet = draw_contact_sheet(manifest, outputs.recordings, outputs.recordings / "contact_sheet.png")
+    sheet = draw_in_child(outputs.recordings, outputs.recordings / "contact_sheet.png")
     report = _report(config, manifest, gathered, seconds)
     if sheet is not None:
         report.pictures["What each operation looks like"] = sheet

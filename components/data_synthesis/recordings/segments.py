@@ -18,7 +18,8 @@ from pathlib import Path
 
 from components.data_synthesis.recordings.config import RecordingsConfig
 from components.data_synthesis.recordings.gathered import Gathered, place_video
-from components.data_synthesis.recordings.probe import UnreadableVideo, VideoFacts, probe_video
+from components.data_synthesis.recordings.probe import UnreadableVideo, VideoFacts
+from components.data_synthesis.recordings.prober import Prober
 from components.data_synthesis.recordings.split import Unit, split_units
 from components.shared.runtime.errors import InputError
 from components.shared.runtime.progress import track
@@ -62,15 +63,16 @@ def read_segments(config: RecordingsConfig, artifact: Path) -> tuple[Gathered, b
     gathered = Gathered(labels)
     gathered.facts["rows_read"] = sum(len(video.rows) for video in videos.values())
     found: list[tuple[_Video, Path, VideoFacts]] = []
-    for video in track(list(videos.values()), "reading videos", unit="videos"):
-        path = _find(folder, video)
-        if path is None:
-            gathered.skip(video.name, "annotated, but the video is missing", row=video.first_row, bad=True)
-            continue
-        try:
-            found.append((video, path, probe_video(path)))
-        except UnreadableVideo as error:
-            gathered.skip(video.name, str(error), row=video.first_row, bad=True)
+    with Prober() as prober:
+        for video in track(list(videos.values()), "reading videos", unit="videos"):
+            path = _find(folder, video)
+            if path is None:
+                gathered.skip(video.name, "annotated, but the video is missing", row=video.first_row, bad=True)
+                continue
+            try:
+                found.append((video, path, prober.video(path)))
+            except UnreadableVideo as error:
+                gathered.skip(video.name, str(error), row=video.first_row, bad=True)
     for path in _all_videos(folder):
         if not any(_find(folder, video) == path for video in videos.values()):
             gathered.skip(path.relative_to(folder).as_posix(), f"the video has no row in {CSV}")

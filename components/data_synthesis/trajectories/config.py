@@ -40,6 +40,10 @@ class TeacherSection(Section):
         return self
 
 
+Look = Literal["zoom", "describe", "track", "read"]
+Detail = Literal["tag", "label", "tool"]
+
+
 class TrajectoriesConfig(StepSection):
     """How questions and trajectories are made from clips."""
 
@@ -49,8 +53,13 @@ class TrajectoriesConfig(StepSection):
     """Synthetic zooms use the cells of a grid x grid division: a box is then one token of a small tokenizer."""
     thoughts: Literal["none", "short", "full"] = "short"
     """Length of the template thoughts before calls: none, two or three words, a sentence."""
+    looks: tuple[Look, ...] = ("zoom",)
+    """Ways of looking that trajectories draw from: `zoom` takes a crop, `describe` segments what moves and measures it,
+    `track` follows it, `read` reads a label's text. A tiny policy taught one way of looking keeps to `zoom`."""
     closeups: bool = True
     """Ask close-up questions where the recordings' truth knows the answer."""
+    details: tuple[Detail, ...] = ("tag",)
+    """What close-ups ask about: the order's `tag`, the text of a shelf `label`, a small `tool`."""
     closeup_right: float = Field(0.20, ge=0, le=1)
     """Share of close-up trajectories that zoom to the evidence and answer."""
     closeup_none: float = Field(0.50, ge=0, le=1)
@@ -69,6 +78,8 @@ class TrajectoriesConfig(StepSection):
     """A zoom to motion is kept only when its cell holds this many times the motion of an average cell."""
     detail_gain: float = Field(2.0, ge=1, le=1e6)
     """A close-up zoom is kept only when the crop shows this many times the detail of the policy's own view."""
+    track_travel: float = Field(40.0, ge=1, le=1000)
+    """A track is kept only when what it follows moves this far, in thousandths of the frame."""
     duplicate_bits: int = Field(2, ge=0, le=64)
     """Trajectories of equal text whose frames' hashes (192 bits) differ by at most this are duplicates."""
     max_chars: int = Field(2000, ge=50, le=100_000)
@@ -93,6 +104,10 @@ class TrajectoriesConfig(StepSection):
             raise ValueError(f"closeup_right + closeup_none + closeup_wrong + closeup_correction is {total:g}, not 1")
         if self.evidence_share + self.multi_share > 1:
             raise ValueError("evidence_share + multi_share is more than 1")
+        if not self.looks or not self.details:
+            raise ValueError("looks and details must each name at least one; closeups: false asks no close-ups")
+        if not {"zoom", "describe", "track"} & set(self.looks):
+            raise ValueError("looks needs zoom, describe or track: `read` alone finds no evidence of work")
         if self.complex_from < self.intermediate_from:
             raise ValueError("complex_from is below intermediate_from")
         return self

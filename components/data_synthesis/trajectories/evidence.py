@@ -80,6 +80,47 @@ def strongest_motion(cells: np.ndarray, first: int, last: int) -> tuple[int, int
     return first + int(frame), int(column), int(row), float(part[frame, row, column]) / mean if mean > 0 else 0.0
 
 
+def moving_box(before: np.ndarray, after: np.ndarray, cell: BoxInt) -> BoxInt | None:
+    """Thousandths of what moves most between two source frames within a cell, None where nothing stands out.
+
+    The largest connected region of differences above three times their mean in the cell, at least a hundredth of it.
+    """
+    height, width = before.shape[:2]
+    x0, y0, x1, y1 = (round(v * side / 1000) for v, side in zip(cell, (width, height, width, height)))
+    change = cv2.absdiff(before[y0:y1, x0:x1], after[y0:y1, x0:x1]).max(axis=2)
+    change = cv2.GaussianBlur(change, (5, 5), 0)
+    mask = (change > max(3 * float(change.mean()), 12.0)).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, np.ones((5, 5), np.uint8)))
+    if count < 2:
+        return None
+    left, top, wide, high, area = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())].tolist()
+    if area < 0.01 * change.size:
+        return None
+    left, top = left + x0, top + y0
+    return (
+        left * 1000 // width,
+        top * 1000 // height,
+        min(-(-(left + wide) * 1000 // width), 1000),
+        min(-(-(top + high) * 1000 // height), 1000),
+    )
+
+
+def around(box: Sequence[float], side: float) -> BoxInt:
+    """A box in thousandths at least `side` wide and high around another, inside the frame."""
+    spans = []
+    for low, high in ((box[0], box[2]), (box[1], box[3])):
+        length = min(max(high - low, side), 1000)
+        start = min(max((low + high - length) / 2, 0), 1000 - length)
+        spans.append((round(start), round(start + length)))
+    (left, right), (top, bottom) = spans
+    return left, top, right, bottom
+
+
+def overlaps(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two boxes share any area."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
 def detail(image: np.ndarray) -> float:
     """Fine detail: mean squared gradient of the grey levels, uint8 RGB (height, width, 3) -> float."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)

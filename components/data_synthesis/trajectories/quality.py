@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from components.data_synthesis.trajectories.build import Draft
 from components.data_synthesis.trajectories.config import TrajectoriesConfig
+from components.data_synthesis.trajectories.draft import Draft
 from components.shared.runtime.config import canonical_json
 from components.shared.samples.clip import Clip
 from components.shared.samples.trajectory import Trajectory

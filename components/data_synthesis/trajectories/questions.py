@@ -57,15 +57,21 @@ def operation_question(meta: ClipMeta) -> Question | None:
 
 
 def closeup_question(
-    meta: ClipMeta, value: str, choices: tuple[str, ...], evidence_box: tuple[int, int, int, int]
+    meta: ClipMeta,
+    value: str,
+    choices: tuple[str, ...],
+    evidence_box: tuple[int, int, int, int],
+    *,
+    text: str = CLOSEUP_TEXT,
+    suffix: str = "",
 ) -> Question:
-    """The close-up question of a clip whose detail is known."""
+    """A close-up question of a clip whose detail is known; `suffix` tells several of one clip apart."""
     return Question(
-        question_id=f"{meta.clip_id}-cu",
+        question_id=f"{meta.clip_id}-cu{suffix}",
         clip_id=meta.clip_id,
         split=meta.split,
         kind="closeup",
-        text=CLOSEUP_TEXT,
+        text=text,
         truth={"value": value},
         choices=choices,
         evidence_box=evidence_box,

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.data_synthesis.trajectories.build import Builder, Draft
+from components.data_synthesis.trajectories.build import Builder, draw
 from components.data_synthesis.trajectories.config import TrajectoriesConfig
+from components.data_synthesis.trajectories.draft import Draft
 from components.data_synthesis.trajectories.evidence import frames_hash
 from components.data_synthesis.trajectories.quality import judge
 from components.data_synthesis.trajectories.questions import closeup_question, operation_question
-from components.data_synthesis.trajectories.truth import RecordingTruth, cell_of_tag, open_truth, outer_box
+from components.data_synthesis.trajectories.truth import RecordingTruth, open_truth
 from components.shared.operations import Registry, default_registry
 from components.shared.samples.clip import Clip
 from components.shared.samples.clip_shards import read_shard_clips
@@ -99,15 +100,18 @@ def drafts_of(
             yield from builder.operation(question)
     if truth is None:
         return
-    sight, why = truth.tag(clip.meta)
-    cell = cell_of_tag(sight, job.config.grid) if sight is not None else None
-    if sight is None or cell is None:
-        outcome.no_question[f"closeup: {why or 'tag straddles cells'}"] += 1
-        return
-    question = closeup_question(clip.meta, sight.value, sight.choices, outer_box(sight.box, cell, job.config.grid))
-    outcome.questions.append(question)
-    if teaches:
-        yield builder.closeup(question, sight)
+    for detail in job.config.details:
+        rng = draw(job.config.seed, clip.meta.clip_id, f"detail {detail}")
+        sight, why = truth.sight(detail, clip.meta, rng)
+        box = sight.evidence_box(job.config.grid) if sight is not None else None
+        if sight is None or box is None:
+            outcome.no_question[f"closeup: {why or 'tag straddles cells'}"] += 1
+            continue
+        suffix = "" if detail == "tag" else f"-{detail}"
+        question = closeup_question(clip.meta, sight.value, sight.choices, box, text=sight.text, suffix=suffix)
+        outcome.questions.append(question)
+        if teaches:
+            yield builder.closeup(question, sight)
 
 
 def made(trajectory: Trajectory, draft: Draft, clip: Clip, *, with_scene: bool) -> Made:

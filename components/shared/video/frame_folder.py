@@ -6,22 +6,19 @@ not after n / fps (the first one until the second is due).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from components.shared.runtime.errors import InputError
 from components.shared.video.frame import Frame, RepeatedFrame
-
-STAMP = re.compile(r"(\d{8}_\d{6})_(\d{3})\.(?:jpg|jpeg|png)$", re.IGNORECASE)
+from components.shared.video.picture import read_picture
+from components.shared.work.frames import list_frames
 
 
 class FileFrame:
-    """A frame that is a picture file; read when asked for, the last colour picture kept."""
+    """A frame that is a picture file; read when asked for, and kept."""
 
     def __init__(self, index: int, path: Path) -> None:
         self.index, self.path = index, path
@@ -35,31 +32,11 @@ class FileFrame:
         """Colour, uint8 (height, width, 3).
 
         Raises:
-            InputError: the file is no picture.
+            InputError: the file is no whole picture.
         """
         if self._image is None:
-            self._image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
-            if self._image is None:
-                raise InputError(f"{self.path.name}: is no picture that decodes; its recording cannot be used.")
+            self._image = read_picture(self.path)
         return self._image
-
-
-def frame_files(folder: Path) -> list[tuple[float, Path]]:
-    """Picture files under a folder with their seconds since the first, ascending.
-
-    Raises:
-        InputError: none carries a time in its name.
-    """
-    stamped = []
-    for path in folder.rglob("*"):
-        match = STAMP.search(path.name)
-        if match:
-            moment = datetime.strptime(match[1], "%Y%m%d_%H%M%S").timestamp() + int(match[2]) / 1000
-            stamped.append((moment, path))
-    if not stamped:
-        raise InputError(f"{folder}: holds no frame named YYYYMMDD_HHMMSS_mmm.jpg, so it cannot be placed in time.")
-    stamped.sort()
-    return [(moment - stamped[0][0], path) for moment, path in stamped]
 
 
 def folder_frames(folder: Path, *, fps: int) -> Iterator[Frame]:
@@ -68,11 +45,11 @@ def folder_frames(folder: Path, *, fps: int) -> Iterator[Frame]:
     Raises:
         InputError: no stamped picture, or one that does not decode.
     """
-    files = frame_files(folder)
-    total = round(files[-1][0] * fps) + 1
-    position, current = 0, FileFrame(0, files[0][1])
+    files = list_frames(folder)
+    total = round(files[-1][1] * fps) + 1
+    position, current = 0, FileFrame(0, files[0][0])
     for index in range(total):
-        while position + 1 < len(files) and files[position + 1][0] <= index / fps + 1e-6:
+        while position + 1 < len(files) and files[position + 1][1] <= index / fps + 1e-6:
             position += 1
-            current = FileFrame(index, files[position][1])
+            current = FileFrame(index, files[position][0])
         yield RepeatedFrame(index, current)

@@ -22,6 +22,7 @@ from components.shared.runtime.artifacts import read_json, tree_digest
 from components.shared.runtime.errors import ArtifactError, ConfigError, InputError
 from components.shared.runtime.report import Report
 from components.shared.samples import Clip, read_clips, read_index, verify_artifact
+from components.shared.samples.jpeg import encode_jpeg
 from components.shared.video.audio import decode_flac
 from components.shared.video.random_access import read_frames
 from components.shared.work.manifest import load_manifest, save_manifest
@@ -195,7 +196,7 @@ def test_a_dead_or_hanging_decoder_costs_one_attempt(recordings: Path, tmp_path:
     recording = manifest.recordings[9]
     request = make_request(manifest, plan, recording, SMALL, recordings, set(), tmp_path / "part")
     worker = Worker(6.0)
-    child = worker._start()
+    child = worker.child.start()
     os.kill(child.pid, signal.SIGSTOP)
     if kill:
         threading.Timer(0.2, os.kill, (child.pid, signal.SIGKILL)).start()
@@ -274,3 +275,32 @@ def test_a_full_disk_is_not_the_recordings_fault(recordings: Path, tmp_path: Pat
     with pytest.raises(OSError, match="No space left"):
         cut_with_retry(worker, request, SMALL)
     worker.close()
+
+
+def test_a_frames_folder_with_one_broken_picture_is_skipped_not_shown(recordings: Path, tmp_path: Path) -> None:
+    """OpenCV would show the truncated picture with its lower half grey and say nothing."""
+    target = tmp_path / "frames"
+    shutil.copytree(recordings, target)
+    manifest, rows = load_manifest(target), []
+    rng = np.random.default_rng(0)
+    for recording in manifest.recordings:
+        if recording.subject not in ("P02", "P03"):
+            rows.append(recording)
+            continue
+        folder = target / recording.subject
+        folder.mkdir()
+        for number in range(150):  # 15 a second
+            stamp = f"20220329_1425{number // 15:02d}_{number % 15 * 1000 // 15:03d}.jpg"
+            picture = encode_jpeg(rng.integers(0, 255, (48, 64, 3), np.uint8), quality=90)
+            broken = recording.subject == "P03" and number == 100
+            (folder / stamp).write_bytes(picture[: len(picture) // 2] if broken else picture)
+        rows.append(recording.model_copy(update={"kind": "frames", "video": recording.subject, "has_audio": False}))
+    save_manifest(manifest.model_copy(update={"recordings": tuple(rows)}), target)
+    config = SMALL.model_copy(update={"report_recordings": 0, "max_clips": 0, "canary_share": 0.01})
+    artifact, report = make_clips(tmp_path / "run", target, config)
+    [skipped] = read_index(artifact).facts["skipped"]
+    assert skipped["recording_id"] == "P03.S1"
+    assert "20220329_142506_666.jpg: is no whole picture" in skipped["reason"]
+    good = [clip for clip in all_clips(artifact) if clip.meta.subject == "P02"]
+    assert good and report.metrics["num_failed"] == 1
+    assert good[0].source_frame(3).shape == (48, 64, 3)

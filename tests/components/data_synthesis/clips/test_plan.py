@@ -43,6 +43,23 @@ def test_canary_people_are_those_who_cover_what_is_scarce(manifest: Manifest) ->
     assert set(plan.canary_subjects) == {rows[3].subject, rows[5].subject}
 
 
+def test_one_long_recording_is_not_spent_on_the_canary(manifest: Manifest) -> None:
+    """Somebody was filmed for an hour and does everything: training keeps that hour."""
+    rows = []
+    for number, recording in enumerate(r for r in manifest.recordings if r.split == "train"):
+        length = 3600.0 if number == 4 else 10.0
+        segments = tuple(
+            Segment(label="ABC"[k % 3] if number == 4 else "AB"[k], start_s=5.0 * k, end_s=5.0 * k + 5)
+            for k in range(round(length / 5))
+        )
+        rows.append(
+            recording.model_copy(update={"segments": segments, "duration_s": length, "num_frames": round(25 * length)})
+        )
+    plan = plan_clips(manifest.model_copy(update={"recordings": tuple(rows)}), ClipsConfig(canary_share=0.25))
+    assert len(plan.canary_subjects) == 2
+    assert rows[4].subject not in plan.canary_subjects
+
+
 def test_canary_is_capped_by_class(manifest: Manifest) -> None:
     config = ClipsConfig(canary_share=0.4, canary_per_class=2)
     plan = plan_clips(manifest, config)
