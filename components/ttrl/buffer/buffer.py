@@ -120,12 +120,12 @@ class ExperienceBuffer:
             BufferWriteError: the device failed; the record is not stored.
         """
         self._ready_to_write()
-        return int(self._journal.submit(self._changes.append(experience, frames)))
+        return self._journal.submit(self._changes.append(experience, frames))
 
     async def append_async(self, experience: Experience, frames: Sequence[bytes] = ()) -> int:
         """`append` for coroutines: concurrent callers share one flush."""
         self._ready_to_write()
-        return int(await self._journal.submit_async(self._changes.append(experience, frames)))
+        return await self._journal.enqueue(self._changes.append(experience, frames))
 
     def update(self, identity: str, **changes: Any) -> int:
         """Change fields of a stored experience; returns the change's sequence number.
@@ -136,12 +136,12 @@ class ExperienceBuffer:
                 `priority` log the numbers only; anything else (labels, votes, embeddings ...) stores the record anew.
         """
         self._ready_to_write()
-        return int(self._journal.submit(self._changes.update(identity, changes)))
+        return self._journal.submit(self._changes.update(identity, changes))
 
     async def update_async(self, identity: str, **changes: Any) -> int:
         """`update` for coroutines."""
         self._ready_to_write()
-        return int(await self._journal.submit_async(self._changes.update(identity, changes)))
+        return await self._journal.enqueue(self._changes.update(identity, changes))
 
     def record_retrieval(self, identities: Iterable[str], *, success: bool | None = None) -> None:
         """Count a retrieval of each id (those gone meanwhile are skipped); `success` says whether it helped."""
@@ -155,7 +155,7 @@ class ExperienceBuffer:
             RecordNotFoundError: no such record.
         """
         self._ready_to_write()
-        return int(self._journal.submit(self._changes.remove([_key(identity)], "removed", strict=True)))
+        return self._journal.submit(self._changes.remove([_key(identity)], "removed", strict=True))
 
     def erase(self, *, ids: Sequence[str] = (), sources: Sequence[str] = (), subjects: Sequence[str] = ()) -> int:
         """Remove experiences and every byte of them from log, snapshots, frames and index; returns how many.
@@ -190,8 +190,8 @@ class ExperienceBuffer:
         return len(keys)
 
     def _ready_to_write(self) -> None:
-        self._ready_to_read()
-        if self.read_only:
+        if self._closed or self.read_only:
+            self._ready_to_read()
             raise BufferNotReadyError(
                 f"the buffer {self.directory} was opened read-only: nothing was written.",
                 remedy="Ask the process that owns it.",
@@ -233,7 +233,7 @@ class ExperienceBuffer:
         name = bytes.fromhex(digest)
         for last in range(READ_TRIES):
             with self._mutex:
-                blob = self._state.blobs.get(name)
+                blob = self._state.frames.blobs.get(name)
                 if blob is None:
                     raise RecordNotFoundError(f"no frame {digest} in {self.directory}.")
                 address = blob.address
@@ -344,7 +344,7 @@ class ExperienceBuffer:
             rows, state = self._state.rows, self._state
             live = rows.live()
             oldest = self.clock() - float(rows.created[live].min()) if len(live) else 0.0
-            counts = {"records": len(rows), "frames": len(state.blobs), "sequence": state.sequence,
+            counts = {"records": len(rows), "frames": len(state.frames), "sequence": state.sequence,
                       "live_bytes": state.live_bytes, "oldest_age_s": oldest}  # fmt: skip
         condition = ("closed" if self._closed else "disk full" if self._journal.full else
                      "read-only" if self.read_only else "ready")  # fmt: skip
@@ -353,7 +353,7 @@ class ExperienceBuffer:
             "segments": len(self._store.segments) if isinstance(self._store, FileStore) else 0,
             "adapter": self.config.adapter, "dimension": self.config.dimension, "queue": self._journal.commit.waiting(),
             "appended": self._journal.entries, "evicted": self._journal.evicted, "failed_writes": self._journal.failed,
-            "append_seconds": self._journal.latency.quantiles(), "index": self._search.stats(),
+            "append_seconds": self._journal.commit.latency.quantiles(), "index": self._search.stats(),
             "maintenance": {**self._maintenance.counts, "last_error": self._maintenance.last_error},
             "recovery": {"seconds": self.recovery.seconds, "dropped_bytes": self.recovery.dropped_bytes,
                          "torn_bytes": self.recovery.torn_bytes, "damages": len(self.recovery.damages)},

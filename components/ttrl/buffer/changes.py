@@ -1,5 +1,4 @@
-"""What appends, updates and removals put into the log. Built when their batch is written, against memory as it is
-then."""
+"""What updates, counts and removals put into the log, and how a stored record is read with them."""
 
 from __future__ import annotations
 
@@ -9,50 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from crc32c import crc32c
 
-from components.ttrl.buffer.commit import Change
+from components.ttrl.buffer.append import append
 from components.ttrl.buffer.config import BufferConfig
-from components.ttrl.buffer.errors import (
-    DuplicateIdError,
-    InvalidExperienceError,
-    MissingFrameError,
-    RecordNotFoundError,
-)
+from components.ttrl.buffer.errors import InvalidExperienceError, MissingFrameError, RecordNotFoundError
 from components.ttrl.buffer.identity import id_of, key_of
 from components.ttrl.buffer.log.frame import Entry, Found, Kind, entry, frame_size
-from components.ttrl.buffer.record import Experience, decode, digest_of, encode
+from components.ttrl.buffer.record import Experience, decode, encode
 from components.ttrl.buffer.state import PATCH, REASONS, REMOVE, State
 from components.ttrl.buffer.store import Store
+from components.ttrl.buffer.writes import Again, Built, Pending, Write
 
 NUMBERS = frozenset({"confidence", "reward", "retrieval_count", "success_count", "priority"})
 """Fields whose update logs only numbers."""
 FIXED_FIELDS = frozenset({"id", "sequence", "created_s"})
 Redact = Callable[[Experience], Experience]
-
-
-class Pending:
-    """What a batch adds before it is applied, so that its later changes see the earlier ones."""
-
-    def __init__(self) -> None:
-        self.appended: set[bytes] = set()
-        self.blobs: set[bytes] = set()
-        self.changed: set[bytes] = set()
-        """Live keys the batch removes or stores anew."""
-        self.removed: set[bytes] = set()
-        self.released: set[bytes] = set()
-        """Frames of removed or replaced records: perhaps gone once the batch is applied."""
-        self.bytes = 0
-
-
-class Write(Change):
-    """A change that becomes log entries. `build` returns them, or the sequence number of what is stored already."""
-
-    __slots__ = ("build", "size")
-
-    def __init__(self, build: Callable[[Pending], list[Entry] | int], size: int) -> None:
-        super().__init__()
-        self.build, self.size = build, size
 
 
 class Changes:
@@ -72,67 +42,15 @@ class Changes:
         self.state, self.store, self.config, self.clock, self.redact = state, store, config, clock, redact
 
     def append(self, experience: Experience, frames: Sequence[bytes]) -> Write:
-        """Store an experience. Everything that can be refused without memory is refused here."""
+        """Store an experience."""
         if self.redact is not None:
             experience = self.redact(experience)
-        blobs: dict[bytes, bytes] = {}
-        if frames:
-            digests = [digest_of(frame) for frame in frames]
-            blobs = {bytes.fromhex(digest): frame for digest, frame in zip(digests, frames)}
-            experience = replace(experience, frames=(*experience.frames, *digests))
-        body = encode(experience, self.config.dimension)
-        size = len(body) + sum(map(len, frames))
-        if size > self.config.max_record_bytes:
-            raise InvalidExperienceError(
-                f"experience {experience.id} takes {size} bytes, the limit is {self.config.max_record_bytes}:"
-                " it was not stored.",
-                remedy="Store fewer or smaller frames, or raise buffer.max_record_bytes.",
-            )
-        key, checksum = body[:16], crc32c(body)
-        wanted = [bytes.fromhex(digest) for digest in dict.fromkeys(experience.frames)]
-
-        def build(pending: Pending) -> list[Entry] | int:
-            stored = self._stored(key, checksum, pending)
-            if stored is not None:
-                return stored
-            fresh = self._fresh(id_of(key), wanted, blobs, pending) if wanted else []
-            entries = [entry(Kind.BLOB, digest + blobs[digest]) for digest in fresh]
-            entries.append(Entry(1, body, checksum, len(fresh)))
-            pending.blobs.update(fresh)
-            pending.appended.add(key)
-            pending.bytes += sum([frame_size(len(item.body)) for item in entries])
-            return entries
-
-        return Write(build, size)
-
-    def _stored(self, key: bytes, checksum: int, pending: Pending) -> int | None:
-        """Sequence number of the same experience, stored already."""
-        if key in pending.appended or key in pending.changed:
-            raise Again
-        slot = self.state.rows.slot_of.get(key)
-        if slot is None:
-            return None
-        if int(self.state.rows.origin[slot]) != checksum:
-            raise DuplicateIdError(
-                f"id {id_of(key)} is taken by a record with other content: nothing was stored.",
-                remedy="Give every experience its own id (the default), or use update().",
-            )
-        return int(self.state.rows.sequence[slot])
-
-    def _fresh(self, identity: str, wanted: list[bytes], blobs: dict[bytes, bytes], pending: Pending) -> list[bytes]:
-        """Frames to write with the record."""
-        absent = [d for d in wanted if d not in pending.blobs and not self._kept(d, pending)]
-        missing = [digest for digest in absent if digest not in blobs]
-        if missing:
-            raise MissingFrameError(
-                f"experience {identity} names frame {missing[0].hex()}, which is neither handed in nor stored"
-                f" ({len(missing)} missing): it was not stored.",
-                remedy="Pass the frames' bytes to append().",
-            )
-        return absent
+        config = self.config
+        return append(self.state, experience, frames, dimension=config.dimension,
+                      max_record_bytes=config.max_record_bytes)  # fmt: skip
 
     def _kept(self, digest: bytes, pending: Pending) -> bool:
-        return self.state.has_blob(digest) and digest not in pending.released
+        return self.state.frames.has(digest) and digest not in pending.released
 
     def update(self, identity: str, changes: dict[str, Any]) -> Write:
         """Change fields of a record."""
@@ -157,11 +75,11 @@ class Changes:
                     raise MissingFrameError(f"update of {identity} names frame {digest}, which is not stored.")
             body = encode(newer, self.config.dimension, origin=int(self.state.rows.origin[slot]))
             pending.changed.add(key)
-            pending.released.update(self.state.frames_of.get(slot, ()))
+            pending.released.update(self.state.frames.of_slot.get(slot, ()))
             pending.bytes += frame_size(len(body)) - int(self.state.rows.size[slot])
             return [entry(Kind.EXPERIENCE, body)]
 
-        return Write(build, 64)
+        return Built(build, 64)
 
     def retrievals(self, identities: Iterable[str], success: bool | None) -> Write:
         """Count retrievals; records gone meanwhile are skipped."""
@@ -184,7 +102,7 @@ class Changes:
             pending.changed.update(keys)
             return entries
 
-        return Write(build, 128 * len(keys))
+        return Built(build, 128 * len(keys))
 
     def remove(self, keys: Sequence[bytes], reason: str, *, strict: bool) -> Write:
         """Remove records; `strict` refuses an unknown one."""
@@ -194,14 +112,14 @@ class Changes:
                      if strict or (key in self.state.rows.slot_of and key not in pending.removed)]  # fmt: skip
             return [self.removal(slot, reason, pending) for slot in slots]
 
-        return Write(build, 64 * len(keys))
+        return Built(build, 64 * len(keys))
 
     def removal(self, slot: int, reason: str, pending: Pending) -> Entry:
         """The entry that removes a live record."""
         key, holders = self.state.rows.key(slot), self.state.holders(slot)
         pending.changed.add(key)
         pending.removed.add(key)
-        pending.released.update(self.state.frames_of.get(slot, ()))
+        pending.released.update(self.state.frames.of_slot.get(slot, ()))
         head = REMOVE.pack(key, int(self.state.rows.sequence[slot]), REASONS.index(reason), len(holders))
         return entry(Kind.REMOVE, head + struct.pack(f"<{len(holders)}q", *holders))
 
@@ -242,10 +160,6 @@ class Changes:
         if key in pending.changed:
             raise Again
         return slot
-
-
-class Again(Exception):
-    """The batch has changed this record already: the change belongs into the next batch."""
 
 
 def _key(identity: str) -> bytes:

@@ -7,25 +7,28 @@ frame, and only its damaged records are lost.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from crc32c import crc32c
 
 from components.ttrl.buffer.log.frame import HEADER
-from components.ttrl.buffer.log.heads import gather_heads, gather_vectors
+from components.ttrl.buffer.log.heads import HEAD, gather
 from components.ttrl.buffer.log.reader import SegmentScan, frames
 from components.ttrl.buffer.log.segment import ranges, segment_path
 from components.ttrl.buffer.record import TEXT, VISUAL
 from components.ttrl.buffer.rows import Names
 from components.ttrl.buffer.snapshot import PATCH_ROW, Snapshot
-from components.ttrl.buffer.state import Blob, State
+from components.ttrl.buffer.state import State
 from components.ttrl.buffer.store import ScanReport
 from components.ttrl.buffer.store_file import OFFSET_MASK, SHIFT, FileStore
-from components.ttrl.buffer.vectors import BLOCK_ROWS, hybrid
+from components.ttrl.buffer.vectors import hybrid
 
 log = logging.getLogger(__name__)
 CHANGED = (PATCH_ROW.names or ())[1:]
 """Columns an update of numbers sets."""
+CHUNK_ROWS = 256
+"""Records gathered at a time: what is gathered is scaled while it is in the processor's cache."""
 
 
 def take(state: State, store: FileStore) -> Snapshot:
@@ -40,7 +43,7 @@ def take(state: State, store: FileStore) -> Snapshot:
     patch["row"] = changed
     for name in CHANGED:
         patch[name] = rows.columns[name][slots[changed]]
-    blobs = [(digest, blob) for digest, blob in state.blobs.items() if blob.address >= 0]
+    blobs = [(digest, blob) for digest, blob in state.frames.blobs.items() if blob.address >= 0]
     shadow = [(row_of[rows.slot_of[key]], n) for key, numbers in state.shadow.items() for n in numbers]
     arrays = {
         "address": rows.address[slots],
@@ -74,42 +77,50 @@ def load(snapshot: Snapshot, state: State, store: FileStore, report: ScanReport)
     """
     state.rows.names = {name: Names(list(texts)) for name, texts in snapshot.names.items()}
     views = {number: store.segments[number].view() for number, _, _ in snapshot.segments}
-    arrays = _verified(snapshot, views, store, report)
-    address, heads = arrays["address"], []
-    numbers = address >> SHIFT
+    address, heads, row = snapshot.arrays["address"], [], 0
+    numbers, bad = address >> SHIFT, np.zeros(len(address), bool)
     state.vectors.reserve(len(address))
-    for number, view in views.items():
-        first, last = np.searchsorted(numbers, [number, number + 1])
-        offsets = (address[first:last] & OFFSET_MASK).tolist()
-        if offsets:
-            heads.append(gather_heads(view, offsets))
-            _vectors(state, view, offsets, heads[-1], int(first))
-    head = np.concatenate(heads) if heads else gather_heads(memoryview(b""), [])
+    with ThreadPoolExecutor(1, thread_name_prefix="buffer-checksums") as checker:  # crc32c lets go of the interpreter
+        sums = {n: checker.submit(crc32c, views[n][:end]) for n, end, _ in snapshot.segments}
+        for number, end, checksum in snapshot.segments:
+            segment, view = store.segments[number], views[number]
+            segment.end, segment.crc = end, checksum
+            first, last = np.searchsorted(numbers, [number, number + 1])
+            offsets = (address[first:last] & OFFSET_MASK).tolist()
+            if sums[number].result() != checksum:
+                bad[first:last] = _damaged(view[:end], store, number, offsets, report)
+                offsets = [offset for offset, lost in zip(offsets, bad[first:last]) if not lost]
+            for start in range(0, len(offsets), CHUNK_ROWS):
+                part = offsets[start : start + CHUNK_ROWS]
+                heads.append(_rows(state, view, part, row))
+                row += len(part)
+    arrays = _without(snapshot.arrays, bad) if bad.any() else snapshot.arrays
+    head = np.concatenate(heads) if heads else np.zeros(0, HEAD)
     _columns(state, head, arrays)
-    _blobs(state, arrays)
-    _frames(state, views, head, address)
-    for row, number in arrays["shadow"].tolist():
-        state.shadow.setdefault(state.rows.key(row), set()).add(number)
+    _frames(state, views, head, arrays)
+    for at, number in arrays["shadow"].tolist():
+        state.shadow.setdefault(state.rows.key(at), set()).add(number)
     state.sequence = snapshot.sequence
     return {number: end for number, end, _ in snapshot.segments}
 
 
-def _verified(
-    snapshot: Snapshot, views: dict[int, memoryview], store: FileStore, report: ScanReport
-) -> dict[str, np.ndarray]:
-    """The snapshot's arrays without records whose bytes are damaged; sets the segments' ends and checksums."""
-    arrays = snapshot.arrays
-    numbers = arrays["address"] >> SHIFT
-    bad = np.zeros(len(numbers), bool)
-    for number, end, checksum in snapshot.segments:
-        segment = store.segments[number]
-        segment.end, segment.crc = end, checksum
-        if crc32c(views[number][:end]) != checksum:
-            first, last = np.searchsorted(numbers, [number, number + 1])
-            offsets = (arrays["address"][first:last] & OFFSET_MASK).tolist()
-            bad[first:last] = _damaged(views[number][:end], store, number, offsets, report)
-    if not bad.any():
-        return arrays
+def _rows(state: State, view: memoryview, offsets: list[int], first: int) -> np.ndarray:
+    """Fill the searched vectors of the rows from `first` on; returns their heads (n,) HEAD."""
+    dim, index = state.config.dimension, state.config.index
+    found = gather(view, offsets, dim)
+    head, matrix = found["head"], found["vector"]
+    cosine = index.metric == "cosine"
+    both = np.flatnonzero(head["record"]["flags"] == VISUAL | TEXT)
+    if len(both):
+        text = gather(view, [offsets[i] for i in both], dim, skip=1)["vector"]
+        matrix = matrix.copy()
+        matrix[both] = hybrid(matrix[both], text, visual_weight=index.visual_weight, normalise=cosine)
+    state.vectors.write(np.arange(first, first + len(offsets)), matrix, first=first, unit=cosine)
+    return head.copy()
+
+
+def _without(arrays: dict[str, np.ndarray], bad: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of a snapshot without the records (n,) that are bad."""
     row_of = np.cumsum(~bad) - 1
     patch, shadow = arrays["patch"][~bad[arrays["patch"]["row"]]].copy(), arrays["shadow"]
     patch["row"] = row_of[patch["row"]]
@@ -132,46 +143,13 @@ def _damaged(view: memoryview, store: FileStore, number: int, offsets: list[int]
     return np.array([offset not in good for offset in offsets], bool)
 
 
-def _vectors(state: State, view: memoryview, offsets: list[int], head: np.ndarray, first: int) -> None:
-    """Fill the hybrid embeddings of the rows from `first` on, block by block."""
-    dim, index = state.config.dimension, state.config.index
-    cosine = index.metric == "cosine"
-    done = 0
-    while done < len(offsets):
-        block, row = divmod(first + done, BLOCK_ROWS)
-        count = min(len(offsets) - done, BLOCK_ROWS - row)
-        target = state.vectors.blocks[block][row : row + count]
-        part = offsets[done : done + count]
-        gather_vectors(view, part, dim, 0, target)
-        both = np.flatnonzero(head["flags"][done : done + count] == VISUAL | TEXT)
-        if len(both):
-            text = np.empty((len(both), dim), np.float32)
-            gather_vectors(view, [part[i] for i in both], dim, 1, text)
-            target[both] = hybrid(target[both], text, visual_weight=index.visual_weight, normalise=cosine)
-        if cosine:
-            norm = np.sqrt(np.einsum("ij,ij->i", target, target))
-            target /= np.where(norm > 0, norm, 1.0)[:, None]
-        done += count
-
-
 def _columns(state: State, head: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
-    rows, total = state.rows, len(head)
-    rows.fill(head["key"])
+    rows, total, fixed = state.rows, len(head), head["record"]
+    rows.fill(fixed)
     columns = rows.columns
-    for name in (
-        "sequence",
-        "created",
-        "updated",
-        "override",
-        "confidence",
-        "reward",
-        "retrieved",
-        "succeeded",
-        "flags",
-    ):
-        columns[name][:total] = head[name]
+    columns["sequence"][:total] = head["sequence"]
     columns["address"][:total] = arrays["address"]
-    columns["origin"][:total] = np.where(head["origin"] > 0, head["origin"], head["body_crc"])
+    columns["origin"][:total] = np.where(fixed["origin"] > 0, fixed["origin"], head["body_crc"])
     length = head["length"].astype(np.int64)
     columns["size"][:total] = HEADER.size + length + -length % 8
     for column, name in enumerate(("source", "subject", "label")):
@@ -179,20 +157,16 @@ def _columns(state: State, head: np.ndarray, arrays: dict[str, np.ndarray]) -> N
     patch = arrays["patch"]
     for name in CHANGED:
         columns[name][patch["row"]] = patch[name]
-    state.live_bytes += int(columns["size"][:total].sum())
+    state.record_bytes = int(columns["size"][:total].sum())
 
 
-def _blobs(state: State, arrays: dict[str, np.ndarray]) -> None:
+def _frames(state: State, views: dict[int, memoryview], head: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
+    """Where frames lie, from the snapshot; which records refer to them, from the records."""
     data = arrays["blob_digest"].tobytes()
-    for i, (address, size) in enumerate(zip(arrays["blob_address"].tolist(), arrays["blob_size"].tolist())):
-        state.blobs[data[32 * i : 32 * i + 32]] = Blob(address, size)
-        state.live_bytes += size
-
-
-def _frames(state: State, views: dict[int, memoryview], head: np.ndarray, address: np.ndarray) -> None:
-    """References of records to frames, read from the records."""
-    dim = state.config.dimension
-    for row in np.flatnonzero(head["frames"]).tolist():
-        vectors = 2 if head["flags"][row] == VISUAL | TEXT else 1
+    for i, (place, size) in enumerate(zip(arrays["blob_address"].tolist(), arrays["blob_size"].tolist())):
+        state.frames.put(data[32 * i : 32 * i + 32], place, size)
+    fixed, address, dim = head["record"], arrays["address"], state.config.dimension
+    for row in np.flatnonzero(fixed["frames"]).tolist():
+        vectors = 2 if fixed["flags"][row] == VISUAL | TEXT else 1
         start = (int(address[row]) & OFFSET_MASK) + head.dtype.itemsize + 4 * dim * vectors
-        state.take_frames(row, views[int(address[row]) >> SHIFT][start : start + 32 * int(head["frames"][row])])
+        state.frames.refer(row, views[int(address[row]) >> SHIFT][start : start + 32 * int(fixed["frames"][row])])

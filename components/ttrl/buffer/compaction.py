@@ -73,7 +73,7 @@ def live_bytes(state: State, count: int) -> np.ndarray:
     numbers = (rows.address[slots] >> SHIFT).astype(np.int64)
     keep = numbers < count
     total = np.bincount(numbers[keep], rows.size[slots][keep], minlength=count)
-    for blob in list(state.blobs.values()):
+    for blob in list(state.frames.blobs.values()):
         if blob.address >= 0 and blob.address >> SHIFT < count:
             total[blob.address >> SHIFT] += blob.size
     return total
@@ -198,7 +198,7 @@ class Compaction:
             for kind, key, before, offset in copied:
                 address = number << SHIFT | offset
                 if kind == Kind.BLOB:
-                    blob = self.state.blobs.get(key)
+                    blob = self.state.frames.blobs.get(key)
                     if blob is not None and blob.address == before:
                         blob.address = address
                 elif kind == Kind.EXPERIENCE:

@@ -43,7 +43,7 @@ def _rank(state: State, config: BufferConfig, slots: np.ndarray, weights: np.nda
         return weights
     if config.eviction == "oldest":
         return state.rows.sequence[slots]
-    return reservoir_key(state.rows.keys[slots])
+    return reservoir_key(state.rows.key_bytes[slots])
 
 
 def reservoir_key(keys: np.ndarray) -> np.ndarray:

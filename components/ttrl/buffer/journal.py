@@ -3,26 +3,26 @@ faults."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from components.ttrl.buffer.changes import Again, Changes, Pending, Write
-from components.ttrl.buffer.commit import Change, GroupCommit
+from components.ttrl.buffer.changes import Changes
+from components.ttrl.buffer.commit import GroupCommit
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk
 from components.ttrl.buffer.errors import BufferFullError, BufferWriteError
 from components.ttrl.buffer.eviction import choose_victims
-from components.ttrl.buffer.log.frame import Entry, Found, frame_size
-from components.ttrl.buffer.metrics import Latencies
+from components.ttrl.buffer.log.frame import Entry, Found
 from components.ttrl.buffer.state import State
 from components.ttrl.buffer.store import Store
+from components.ttrl.buffer.writes import Again, Pending, Write
 
 log = logging.getLogger(__name__)
 SPACE_CHECK_S = 0.2
@@ -53,68 +53,61 @@ class Journal:
         self.entries = 0
         """Entries written since opening."""
         self.bytes = 0
-        """Bytes of them."""
+        """Bytes of their bodies."""
         self.evicted = 0
         self.failed = 0
-        self.latency = Latencies()
         self.on_batch: Callable[[], None] = lambda: None
         self._retry_at = self._space_at = 0.0
 
-    def submit(self, change: Write) -> Any:
+    def submit(self, change: Write) -> int:
         """Make a change durable and visible; returns its sequence number."""
-        started = time.perf_counter()
-        result = self.commit.submit(change)
-        self.latency.add(time.perf_counter() - started)
+        result: int = self.commit.submit(change)
         return result
 
-    async def submit_async(self, change: Write) -> Any:
+    def enqueue(self, change: Write) -> asyncio.Future[int]:
         """`submit` for coroutines."""
-        started = time.perf_counter()
-        result = await self.commit.submit_async(change)
-        self.latency.add(time.perf_counter() - started)
-        return result
+        return self.commit.enqueue(change)
 
     def write_now(self, entries: list[Entry]) -> None:
         """Append ready-made entries. The caller holds the commit lock."""
         first = self.state.sequence + 1
         self._store(entries, range(first, first + len(entries)))
 
-    def _write_batch(self, batch: list[Change]) -> None:
+    def _write_batch(self, batch: list[Write]) -> None:
         pending = Pending()
         entries: list[Entry] = []
-        spans: list[tuple[Change, int]] = []
-        later: list[Change] = []
+        spans: list[tuple[Write, int]] = []
+        later: list[Write] = []
         for change in batch:
-            assert isinstance(change, Write)
             try:
                 built = change.build(pending)
             except Again:
                 later.append(change)
-                continue
             except Exception as error:
                 change.error = error
-                continue
-            if isinstance(built, int):
-                change.result = built
-                continue
-            entries.extend(built)
-            spans.append((change, len(entries)))
+            else:
+                if isinstance(built, int):
+                    change.result = built
+                else:
+                    entries += built
+                    spans.append((change, len(entries)))
+        self._commit(entries, spans, pending)
+        if later:
+            self._write_batch(later)
+
+    def _commit(self, entries: list[Entry], spans: list[tuple[Write, int]], pending: Pending) -> None:
+        """Store a batch and answer its writes; `spans`: each with the number of entries up to its last."""
+        first = self.state.sequence + 1
         if entries:
-            first = self.state.sequence + 1
             try:
                 entries += self._evictions(pending)
                 self._store(entries, range(first, first + len(entries)))
             except Exception as error:
                 for change, _ in spans:
                     change.error = error
-                spans = []
-            for change, end in spans:
-                change.result = first + end - 1
-        else:
-            for change, _ in spans:
-                change.result = 0
-        if later:
-            self._write_batch(later)
+                return
+        for change, end in spans:
+            change.result = first + end - 1 if entries else 0
 
     def _store(self, entries: list[Entry], sequences: range) -> None:
         now = time.monotonic()
@@ -140,13 +133,13 @@ class Journal:
             log.info("space is back: %s takes records again", self.directory)
             self.full = False
         found = [
-            Found(item.kind, item.group, sequence, address, item.body, item.body_crc)  # type: ignore[arg-type]
-            for item, sequence, address in zip(entries, sequences, addresses)
+            Found(kind, group, sequence, address, body, body_crc)
+            for (kind, body, body_crc, group), sequence, address in zip(entries, sequences, addresses)
         ]
         with self.mutex:
             self.state.apply(found)
         self.entries += len(entries)
-        self.bytes += sum([frame_size(len(item.body)) for item in entries])
+        self.bytes += sum([len(item.body) for item in entries])
         self.on_batch()
 
     def _evictions(self, pending: Pending) -> list[Entry]:

@@ -40,7 +40,7 @@ def segments_holding(store: FileStore, state: State, keys: set[bytes]) -> list[i
         segment = store.segments[number]
         for item in frames(segment.view()[: segment.end], 0, SegmentScan()):
             if item.kind == Kind.BLOB:
-                hit = not state.has_blob(bytes(item.body[:32]))
+                hit = not state.frames.has(bytes(item.body[:32]))
             else:
                 hit = item.kind != Kind.SEGMENT and bytes(item.body[:16]) in keys
             if hit:

@@ -36,6 +36,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -46,7 +47,20 @@ from components.ttrl.buffer.identity import id_of, key_of, new_id
 
 VERSION = 1
 FIXED = struct.Struct("<16sdddffIIIIBBHIHH")
+FIXED_ROW = np.dtype(
+    [
+        ("key", "u1", 16), ("created", "<f8"), ("updated", "<f8"), ("override", "<f8"), ("confidence", "<f4"),
+        ("reward", "<f4"), ("retrieved", "<u4"), ("succeeded", "<u4"), ("origin", "<u4"), ("dimension", "<u4"),
+        ("version", "u1"), ("flags", "u1"), ("frames", "<u2"), ("meta", "<u4"), ("tagged", "<u2"), ("spare", "<u2"),
+    ]
+)  # fmt: skip
+"""The same as numpy reads it."""
+assert FIXED_ROW.itemsize == FIXED.size
+PEEK, PEEK_AT = struct.Struct("<I5xBHIH"), 56
+"""Origin, flags, frames and the bytes of both msgpack parts, at their offset."""
+FLAGS_AT = 65
 VISUAL, TEXT = 1, 2
+_F4 = np.dtype("<f4")
 _nan = math.nan
 _local = threading.local()
 
@@ -103,22 +117,24 @@ def encode(experience: Experience, dimension: int, *, origin: int = 0) -> bytes:
         InvalidExperienceError: the record would not be stored as given; names the field and the value.
     """
     flags, parts = 0, [b""]
-    for flag, name, vector in ((VISUAL, "visual", experience.visual), (TEXT, "text", experience.text)):
-        if vector is not None:
-            flags |= flag
-            parts.append(vector_bytes(vector, dimension, name))
+    if experience.visual is not None:
+        flags = VISUAL
+        parts.append(vector_bytes(experience.visual, dimension, "visual"))
+    if experience.text is not None:
+        flags |= TEXT
+        parts.append(vector_bytes(experience.text, dimension, "text"))
     if not flags:
         raise InvalidExperienceError(
             f"experience {experience.id} has neither a visual nor a text embedding: it could never be found.",
             remedy="Embed the clip or the question first.",
         )
     try:
-        parts.extend([bytes.fromhex(digest) for digest in experience.frames])
+        parts += [bytes.fromhex(digest) for digest in experience.frames]
     except ValueError as error:
         raise InvalidExperienceError(f"experience {experience.id}: frame digest is not hex ({error}).") from error
     _check_numbers(experience)
     try:
-        tags, meta = _pack_tags(experience), _pack(experience)
+        tags, meta = _pack_tags(experience.source, experience.subject, experience.label), _pack(experience)
         parts += (tags, meta)
         parts[0] = FIXED.pack(
             key_of(experience.id), experience.created_s, experience.updated_s,
@@ -138,8 +154,9 @@ def _pack(e: Experience) -> bytes:
     return _packer().pack((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
 
 
-def _pack_tags(e: Experience) -> bytes:
-    return _packer().pack((e.source, e.subject, e.label))
+@lru_cache(256)  # the same three come again and again
+def _pack_tags(source: str, subject: str, label: str) -> bytes:
+    return _packer().pack((source, subject, label))
 
 
 def _packer() -> msgpack.Packer:
@@ -174,7 +191,7 @@ def vector_bytes(vector: Any, dimension: int, name: str) -> bytes:
         InvalidExperienceError: wrong shape, not numbers, or not finite.
     """
     try:
-        array = np.asarray(vector, dtype="<f4")
+        array = np.asarray(vector, dtype=_F4)
     except (TypeError, ValueError) as error:
         raise InvalidExperienceError(f"{name} embedding is not a vector of numbers ({error}).") from error
     if array.shape != (dimension,):
@@ -182,7 +199,7 @@ def vector_bytes(vector: Any, dimension: int, name: str) -> bytes:
             f"{name} embedding has shape {array.shape}, the buffer holds ({dimension},): the record was not stored.",
             remedy="Embed with the model this buffer was made for, or open a buffer of that dimension.",
         )
-    square = float(np.dot(array, array))
+    square = float(array.dot(array))
     if square - square != 0.0 and not np.isfinite(array).all():
         raise InvalidExperienceError(f"{name} embedding holds NaN or infinity: the record was not stored.")
     return array.tobytes()

@@ -50,7 +50,7 @@ def recover(state: State, store: Store, snapshots: Snapshots) -> RecoveryReport:
             covered, base = checkpoint.load(snapshot, state, store, report), snapshot.sequence
     entries = _whole_groups(state, store, covered, report)
     state.apply(sorted((e for e in entries if e.sequence > base), key=_order))
-    missing = state.settle()
+    missing = state.frames.settle()
     if missing:
         report.damages.append(f"{missing} frames are missing: their experiences stay without them")
     for damage in report.damages:

@@ -6,17 +6,23 @@ that no longer matches is stale.
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
+
+from components.ttrl.buffer.record import FIXED_ROW
 
 ROW = np.dtype(
     [
-        ("sequence", np.int64), ("address", np.int64), ("size", np.int64), ("patched", np.int64),
-        ("created", np.float64), ("updated", np.float64), ("override", np.float64), ("confidence", np.float32),
-        ("reward", np.float32), ("retrieved", np.uint32), ("succeeded", np.uint32), ("origin", np.uint32),
-        ("source", np.int32), ("subject", np.int32), ("label", np.int32), ("flags", np.uint32),
+        ("sequence", "<i8"), ("address", "<i8"), ("size", "<i8"), ("patched", "<i8"), ("record", FIXED_ROW),
+        ("source", "<i4"), ("subject", "<i4"), ("label", "<i4"),
     ]
 )  # fmt: skip
-"""A record. One structured array, so that storing a record is one assignment; `columns` are views of it."""
+"""A live record: where it lies, the fixed part of its body as in the log, and the numbers of its names."""
+_ROW = struct.Struct(f"<qqqq{FIXED_ROW.itemsize}siii")
+_ORIGIN = struct.Struct("<I")
+_ORIGIN_AT = ROW.fields["record"][1] + FIXED_ROW.fields["origin"][1]  # type: ignore[index]
+assert ROW.itemsize == _ROW.size
 
 
 class Names:
@@ -46,13 +52,12 @@ class Names:
 
 
 class Rows:
-    """Columns by slot. Not thread-safe: the buffer's state lock."""
+    """Columns by slot: `columns` are views of one table, so that storing a record fills one row. Not thread-safe: the
+    buffer's state lock."""
 
     def __init__(self) -> None:
-        self.table = np.zeros(0, ROW)
-        self.columns: dict[str, np.ndarray] = {name: self.table[name] for name in ROW.names or ()}
-        self.keys = np.zeros((0, 16), np.uint8)
         self.alive = np.zeros(0, bool)
+        self._adopt(np.zeros(0, ROW))
         self.slot_of: dict[bytes, int] = {}
         self.free: list[int] = []
         self.used = 0
@@ -72,33 +77,38 @@ class Rows:
         """Slots of all live records, ascending."""
         return np.flatnonzero(self.alive[: self.used])
 
-    def take(self, keys: list[bytes]) -> np.ndarray:
-        """Slots for keys: the present one where the key is live, else a free or new one."""
-        slots = np.empty(len(keys), np.int64)
-        for i, key in enumerate(keys):
-            slot = self.slot_of.get(key)
-            if slot is None:
-                if self.free:
-                    slot = self.free.pop()
-                else:
-                    slot = self.used
-                    self.used += 1
-                    if slot >= len(self.alive):
-                        self._grow(slot + 1)
-                self.slot_of[key] = slot
-                self.keys[slot] = np.frombuffer(key, np.uint8)
-                self.alive[slot] = True
-            slots[i] = slot
-        return slots
+    def take(self, key: bytes) -> int:
+        """The slot of a live key; for another one a free or new slot, which makes it live."""
+        slot = self.slot_of.get(key)
+        if slot is None:
+            if self.free:
+                slot = self.free.pop()
+            else:
+                slot = self.used
+                self.used += 1
+                if slot >= len(self.alive):
+                    self._grow(slot + 1)
+            self.slot_of[key] = slot
+            self.alive[slot] = True
+        return slot
 
-    def fill(self, keys: np.ndarray) -> None:
-        """Make keys (n, 16), all different, live in slots 0 .. n - 1 of an empty table."""
-        count = len(keys)
+    def set(
+        self, slot: int, sequence: int, address: int, size: int, fixed: bytes, origin: int,
+        tags: tuple[int, int, int],
+    ) -> None:  # fmt: skip
+        """Fill a row: `fixed` is the fixed part of the record's body, `origin` the checksum it is known by."""
+        offset = slot * ROW.itemsize
+        _ROW.pack_into(self._memory, offset, sequence, address, size, 0, fixed, *tags)
+        _ORIGIN.pack_into(self._memory, offset + _ORIGIN_AT, origin)
+
+    def fill(self, records: np.ndarray) -> None:
+        """Make records (n,) FIXED_ROW, of different keys, live in slots 0 .. n - 1 of an empty table."""
+        count = len(records)
         if count:
             self._grow(count)
-        data = keys.tobytes()
+        data = records["key"].tobytes()
         self.slot_of = {data[16 * i : 16 * i + 16]: i for i in range(count)}
-        self.keys[:count], self.alive[:count] = keys, True
+        self.table["record"][:count], self.alive[:count] = records, True
         self.used = count
 
     def release(self, key: bytes) -> int:
@@ -110,12 +120,22 @@ class Rows:
 
     def key(self, slot: int) -> bytes:
         """The key in a slot."""
-        return self.keys[slot].tobytes()
+        return self.key_bytes[slot].tobytes()
 
     def _grow(self, slots: int) -> None:
         room = max(1024, slots + slots // 4)
-        table, keys, alive = np.zeros(room, ROW), np.zeros((room, 16), np.uint8), np.zeros(room, bool)
-        table[: len(self.table)] = self.table
-        keys[: len(self.keys)], alive[: len(self.alive)] = self.keys, self.alive
-        self.table, self.keys, self.alive = table, keys, alive
-        self.columns = {name: table[name] for name in ROW.names or ()}
+        table, alive = np.zeros(room, ROW), np.zeros(room, bool)
+        whole = f"V{ROW.itemsize}"
+        table.view(whole)[: len(self.table)] = self.table.view(whole)
+        alive[: len(self.alive)] = self.alive
+        self.alive = alive
+        self._adopt(table)
+
+    def _adopt(self, table: np.ndarray) -> None:
+        fixed = table["record"]
+        self.table, self._memory = table, table.view(np.uint8).data
+        self.columns = {
+            **{name: table[name] for name in ROW.names or () if name != "record"},
+            **{name: fixed[name] for name in FIXED_ROW.names or () if name != "key"},
+        }  # fmt: skip
+        self.key_bytes = fixed["key"]

@@ -170,7 +170,7 @@ class Search:
         fresh = self.state.fresh
         if not fresh:
             return
-        slots = np.unique(np.concatenate(fresh))
+        slots = np.unique(np.array(fresh))
         fresh.clear()
         slots = slots[self.state.rows.alive[slots]]
         self.tail.add(slots, self.state.rows.sequence[slots], self.state.vectors.read(slots))
@@ -267,7 +267,7 @@ class Search:
         """Kind, records covered, lag, recall."""
         generation = self.generation
         with self.mutex:
-            lag = self.tail.count + sum(map(len, self.state.fresh)) if generation is not None else 0
+            lag = self.tail.count + len(self.state.fresh) if generation is not None else 0
         return {
             "kind": generation.built.spec.kind if generation is not None else "flat",
             "indexed": len(generation) if generation is not None else 0,

@@ -83,7 +83,7 @@ class Selection:
             self.sampler.resize(weights)
             self._refreshed_s = now
         elif state.touched:
-            slots = np.unique(np.concatenate(state.touched))
+            slots = np.unique(np.array(state.touched))
             self.sampler.update(slots, np.where(state.rows.alive[slots], self.weights(slots), 0.0))
         state.touched.clear()
 

@@ -7,44 +7,28 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import msgpack
 import numpy as np
 
 from components.ttrl.buffer.config import BufferConfig
+from components.ttrl.buffer.frames import Frames
 from components.ttrl.buffer.log.frame import Found, Kind, frame_size
-from components.ttrl.buffer.log.heads import HEAD
-from components.ttrl.buffer.record import FIXED, TEXT, VISUAL
-from components.ttrl.buffer.rows import ROW, Rows
-from components.ttrl.buffer.vectors import BLOCK_ROWS, VectorBlocks, hybrid
+from components.ttrl.buffer.record import FIXED, FLAGS_AT, PEEK, PEEK_AT, TEXT, VISUAL
+from components.ttrl.buffer.rows import Rows
+from components.ttrl.buffer.vectors import VectorBlocks, hybrid
 
 PATCH = struct.Struct("<16sddffIIQ")
 """id, updated_s, priority override, confidence, reward, retrieval_count, success_count, sequence of the record."""
 REMOVE = struct.Struct("<16sQBxHxxxx")
 """id, sequence of the record, reason, number of i64 that follow: the segments that still hold a version of it."""
-FIXED_ROW = np.dtype([(name, HEAD.fields[name][0]) for name in HEAD.names[9:]])  # type: ignore[index]
-"""The fixed part of a record, as in the log."""
-assert FIXED_ROW.itemsize == FIXED.size
-SHARED = ("created", "updated", "override", "confidence", "reward", "retrieved", "succeeded", "flags")
-"""Columns that are copied from the record as they are."""
+_F4 = np.dtype("<f4")
 REASONS = ("removed", "evicted", "expired", "erased")
 BATCH = 4096
-MERGE_AT = 4096
-"""Notes of changed slots nobody has looked at are merged, so that they stay bounded by the number of slots."""
+MERGE_AT = 1 << 17
+"""Notes of changed slots nobody has looked at lose their repetitions, so that they stay bounded by the slots."""
 SEGMENT_SHIFT = 33
 """Of an address: the segment number lies above (adapter `file`)."""
-ABSENT = -1
-"""Address of a frame that is referred to and not there."""
-
-
-@dataclass(slots=True)
-class Blob:
-    """A stored frame."""
-
-    address: int
-    size: int
-    references: int = 0
 
 
 class State:
@@ -54,129 +38,104 @@ class State:
         self.config = config
         self.rows = Rows()
         self.vectors = VectorBlocks(config.dimension)
-        self.blobs: dict[bytes, Blob] = {}
-        self.frames_of: dict[int, tuple[bytes, ...]] = {}
+        self.frames = Frames()
         self.sequence = 0
         """Highest sequence number seen."""
-        self.live_bytes = 0
+        self.record_bytes = 0
+        """Of all live records."""
         self.shadow: dict[bytes, set[int]] = {}
         """Segments that hold superseded versions of a live key: what its removal must outlive."""
         self._tags_seen: dict[bytes, tuple[int, int, int]] = {}
+        dim = config.dimension
+        self._vectors_end = {0: FIXED.size, VISUAL: FIXED.size + 4 * dim, TEXT: FIXED.size + 4 * dim,
+                             VISUAL | TEXT: FIXED.size + 8 * dim}  # fmt: skip
         self.version = 0
         """Grows with every change of what a search can return."""
-        self.fresh: list[np.ndarray] = []
+        self.fresh: list[int] = []
         """Slots stored since the search last looked."""
-        self.touched: list[np.ndarray] = []
+        self.touched: list[int] = []
         """Slots whose priority changed since the sampler last looked."""
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of live records and their frames in the store."""
+        return self.record_bytes + self.frames.bytes
 
     def apply(self, entries: Iterable[Found]) -> None:
         """Apply entries in rising order of sequence number."""
+        experience, blob, patch, remove = map(int, (Kind.EXPERIENCE, Kind.BLOB, Kind.PATCH, Kind.REMOVE))
         batch: list[Found] = []
+        last = self.sequence
         for item in entries:
-            if item.kind == Kind.EXPERIENCE:
+            kind = item.kind
+            last = item.sequence
+            if kind == experience:
                 batch.append(item)
                 if len(batch) < BATCH:
                     continue
             if batch:
                 self._put(batch)
                 batch = []
-            if item.kind == Kind.BLOB:
-                self._blob(item)
-            elif item.kind == Kind.PATCH:
+            if kind == blob:
+                self.frames.apply(item)
+            elif kind == patch:
                 self._patch(item)
-            elif item.kind == Kind.REMOVE:
+            elif kind == remove:
                 self._remove(item)
-            self.sequence = max(self.sequence, item.sequence)
         if batch:
             self._put(batch)
+        self.sequence = max(self.sequence, last)
         for slots in (self.touched, self.fresh):
-            if len(slots) > MERGE_AT:
-                slots[:] = [np.unique(np.concatenate(slots))]
+            if len(slots) > max(MERGE_AT, 2 * self.rows.used):
+                slots[:] = list(set(slots))
 
     def _put(self, batch: Sequence[Found]) -> None:
-        """Store records, several at once where they come at once: one pass of each numpy call."""
-        keys = [bytes(item.body[:16]) for item in batch]
-        if len(set(keys)) < len(keys):  # of two versions in one batch the later one stands
-            last = {key: i for i, key in enumerate(keys)}
-            batch, keys = [batch[i] for i in sorted(last.values())], sorted(last, key=last.__getitem__)
-        rows = self.rows
-        dropped = [self._supersede(key, rows.slot_of[key]) for key in keys if key in rows.slot_of]
-        slots = rows.take(keys)
+        """Store records: rows one by one, their vectors at once."""
+        rows, total = self.rows, 0
+        first, slots = rows.used, []
+        for _, _, sequence, address, body, checksum in batch:
+            key = bytes(body[:16])
+            before = rows.slot_of.get(key)
+            if before is not None:
+                self._supersede(key, before)
+            slot = rows.take(key) if before is None else before
+            slots.append(slot)
+            origin, flags, frames, _, tagged = PEEK.unpack_from(body, PEEK_AT)
+            end = self._vectors_end[flags]
+            digests_end = end + 32 * frames
+            size = frame_size(len(body))
+            rows.set(slot, sequence, address, size, bytes(body[: FIXED.size]), origin or checksum,
+                     self._tags(body[digests_end : digests_end + tagged]))  # fmt: skip
+            if frames or before is not None:
+                self.frames.refer(slot, body[end:digests_end])
+            total += size
+        self.record_bytes += total
         self.vectors.reserve(rows.used)
-        if len(batch) == 1:
-            self._put_one(batch[0], int(slots[0]))
+        if len(slots) == 1 and flags != VISUAL | TEXT:
+            vector = np.frombuffer(body, _F4, self.config.dimension, FIXED.size)
+            self.vectors.set(slot, vector, unit=self._cosine)
         else:
-            self._put_many(batch, slots)
-        for names_before in dropped:
-            self._drop(names_before)
-        self.touched.append(slots)
-        self.fresh.append(slots)
+            run = rows.used - first == len(slots)  # all of them in new slots, one after another
+            self._put_vectors([item.body for item in batch], slots, first if run else None)
+        self.touched += slots
+        self.fresh += slots
         self.version += 1
-        self.sequence = max(self.sequence, batch[-1].sequence)
 
-    def _put_one(self, item: Found, slot: int) -> None:
-        body = item.body
-        (_, created, updated, override, confidence, reward, retrieved, succeeded, origin, dim, _, flags, frames, _,
-         tagged, _) = FIXED.unpack_from(body)  # fmt: skip
-        size = frame_size(len(body))
-        end = FIXED.size + 4 * dim * (2 if flags == VISUAL | TEXT else 1)
-        source, subject, label = self._tags(body, end + 32 * frames, tagged)
-        self.rows.table[slot] = (
-            item.sequence, item.address, size, 0, created, updated, override, confidence, reward, retrieved, succeeded,
-            origin or item.body_crc, source, subject, label, flags,
-        )  # fmt: skip
-        block, row = divmod(slot, BLOCK_ROWS)
-        vector = np.frombuffer(body, "<f4", dim, FIXED.size)
-        if flags == VISUAL | TEXT:
-            text = np.frombuffer(body, "<f4", dim, FIXED.size + 4 * dim)
-            vector = hybrid(vector, text, visual_weight=self.config.index.visual_weight, normalise=self._cosine)
-        target = self.vectors.blocks[block][row]
-        if self._cosine:
-            norm = float(np.sqrt(np.dot(vector, vector)))
-            np.multiply(vector, 1.0 / norm if norm > 0 else 1.0, out=target)
-        else:
-            target[:] = vector
-        if frames:
-            self.take_frames(slot, body[end : end + 32 * frames])
-        self.live_bytes += size
+    def _put_vectors(self, bodies: Sequence[bytes | memoryview], slots: list[int], first: int | None) -> None:
+        """Write the searched vectors of records into slots (n,), which follow each other from `first`, if given."""
+        start, width, cosine = FIXED.size, 4 * self.config.dimension, self._cosine
+        stop = start + width
+        matrix = np.frombuffer(b"".join([body[start:stop] for body in bodies]), _F4).reshape(len(slots), -1)
+        both = [i for i, body in enumerate(bodies) if body[FLAGS_AT] == VISUAL | TEXT]
+        if both:
+            text = np.stack([np.frombuffer(bodies[i], _F4, self.config.dimension, stop) for i in both])
+            matrix = matrix.copy()
+            matrix[both] = hybrid(matrix[both], text, visual_weight=self.config.index.visual_weight, normalise=cosine)
+        self.vectors.write(np.asarray(slots), matrix, first=first, unit=cosine)
 
-    def _put_many(self, batch: Sequence[Found], slots: np.ndarray) -> None:
-        dim, count = self.config.dimension, len(batch)
-        bodies = [item.body for item in batch]
-        head = np.frombuffer(b"".join([body[: FIXED.size] for body in bodies]), FIXED_ROW)
-        table = np.zeros(count, ROW)
-        for name in SHARED:
-            table[name] = head[name]
-        table["sequence"] = [item.sequence for item in batch]
-        table["address"] = [item.address for item in batch]
-        sizes = [frame_size(len(body)) for body in bodies]
-        table["size"] = sizes
-        table["origin"] = np.where(head["origin"] > 0, head["origin"], [item.body_crc for item in batch])
-        stop = FIXED.size + 4 * dim
-        matrix = np.frombuffer(bytearray().join([body[FIXED.size : stop] for body in bodies]), "<f4").reshape(
-            count, dim
-        )
-        both = np.flatnonzero(head["flags"] == VISUAL | TEXT)
-        if len(both):
-            text = np.stack([np.frombuffer(bodies[i], "<f4", dim, stop) for i in both])
-            matrix[both] = hybrid(matrix[both], text, visual_weight=self.config.index.visual_weight,
-                                  normalise=self._cosine)  # fmt: skip
-        if self._cosine:
-            norm = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
-            matrix /= np.where(norm > 0, norm, 1.0)[:, None]
-        self.vectors.write(slots, matrix)
-        ends = np.where(head["flags"] == VISUAL | TEXT, stop + 4 * dim, stop).tolist()
-        frames, tagged = head["frames"].tolist(), head["tagged"].tolist()
-        tags = [self._tags(bodies[i], ends[i] + 32 * frames[i], tagged[i]) for i in range(count)]
-        table["source"], table["subject"], table["label"] = zip(*tags)
-        self.rows.table[slots] = table
-        for i in np.flatnonzero(head["frames"]).tolist():
-            self.take_frames(int(slots[i]), bodies[i][ends[i] : ends[i] + 32 * frames[i]])
-        self.live_bytes += sum(sizes)
-
-    def _tags(self, body: bytes | memoryview, offset: int, length: int) -> tuple[int, int, int]:
+    def _tags(self, part: bytes | memoryview) -> tuple[int, int, int]:
         """Numbers of source, subject and label; the same three strings come again and again."""
-        packed = bytes(body[offset : offset + length])
+        packed = bytes(part)
         known = self._tags_seen.get(packed)
         if known is None:
             names = self.rows.names
@@ -208,13 +167,12 @@ class State:
         columns["confidence"][slot], columns["reward"][slot] = confidence, reward
         columns["retrieved"][slot], columns["succeeded"][slot] = retrieved, succeeded
         columns["patched"][slot] = item.sequence
-        self.touched.append(np.array([slot]))
+        self.touched.append(slot)
 
-    def _supersede(self, key: bytes, slot: int) -> tuple[bytes, ...]:
-        """A newer version of a live record comes: forget the size of the old one; returns its frames."""
-        self.live_bytes -= int(self.rows.size[slot])
+    def _supersede(self, key: bytes, slot: int) -> None:
+        """A newer version of a live record comes."""
+        self.record_bytes -= int(self.rows.size[slot])
         self.shadow.setdefault(key, set()).add(int(self.rows.address[slot]) >> SEGMENT_SHIFT)
-        return self.frames_of.pop(slot, ())
 
     def _remove(self, item: Found) -> None:
         key = bytes(item.body[:16])
@@ -225,12 +183,12 @@ class State:
     def forget(self, slot: int) -> None:
         """Drop a live record from memory."""
         key = self.rows.key(slot)
-        self.live_bytes -= int(self.rows.size[slot])
-        self._drop(self.frames_of.pop(slot, ()))
+        self.record_bytes -= int(self.rows.size[slot])
+        self.frames.release(slot)
         self.shadow.pop(key, None)
         self.rows.release(key)
         self.version += 1
-        self.touched.append(np.array([slot]))
+        self.touched.append(slot)
 
     def holders(self, slot: int) -> list[int]:
         """Segments with any version of a live record."""
@@ -240,7 +198,7 @@ class State:
     def is_live(self, item: Found) -> bool:
         """Whether an experience, patch or blob in the store is the one in force (removals: see compaction)."""
         if item.kind == Kind.BLOB:
-            blob = self.blobs.get(bytes(item.body[:32]))
+            blob = self.frames.blobs.get(bytes(item.body[:32]))
             return blob is not None and blob.address == item.address
         slot = self.rows.slot_of.get(bytes(item.body[:16]))
         if slot is None:
@@ -248,35 +206,3 @@ class State:
         if item.kind == Kind.EXPERIENCE:
             return int(self.rows.address[slot]) == item.address
         return item.kind == Kind.PATCH and int(self.rows.patched[slot]) == item.sequence
-
-    def _blob(self, item: Found) -> None:
-        digest, size = bytes(item.body[:32]), frame_size(len(item.body))
-        blob = self.blobs.setdefault(digest, Blob(ABSENT, 0))
-        self.live_bytes += size - blob.size
-        blob.address, blob.size = item.address, size
-
-    def take_frames(self, slot: int, digests: bytes | memoryview) -> None:
-        """Count the references of the record in a slot to its frames."""
-        names = tuple(bytes(digests[i : i + 32]) for i in range(0, len(digests), 32))
-        self.frames_of[slot] = names
-        for name in names:
-            self.blobs.setdefault(name, Blob(ABSENT, 0)).references += 1
-
-    def _drop(self, names: Iterable[bytes]) -> None:
-        for name in names:
-            blob = self.blobs[name]
-            blob.references -= 1
-            if blob.references == 0:
-                del self.blobs[name]
-                self.live_bytes -= blob.size
-
-    def has_blob(self, digest: bytes) -> bool:
-        """Whether a frame is stored and in use."""
-        blob = self.blobs.get(digest)
-        return blob is not None and blob.address != ABSENT
-
-    def settle(self) -> int:
-        """After recovery: drop frames nobody refers to; returns how many are referred to and missing."""
-        for digest in [d for d, blob in self.blobs.items() if blob.references == 0]:
-            self.live_bytes -= self.blobs.pop(digest).size
-        return sum(blob.address == ABSENT for blob in self.blobs.values())

@@ -62,7 +62,9 @@ class FileStore:
                 self.disk, self.directory, self.segment_bytes, self.preallocate, self.next_number,
                 lambda: opening_entry(self.buffer_id, self.gone), self._register,
             )  # fmt: skip
-        return [number << SHIFT | offset for number, offset in self.writer.append(entries, sequences)]
+        number, offsets = self.writer.append(entries, sequences)
+        base = number << SHIFT
+        return [base | offset for offset in offsets]
 
     def read(self, address: int) -> Found:
         """See `Store.read`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 BLOCK_ROWS = 16_384
@@ -54,12 +56,39 @@ class VectorBlocks:
         while len(self.blocks) * BLOCK_ROWS < slots:
             self.blocks.append(np.zeros((BLOCK_ROWS, self.dimension), np.float32))
 
-    def write(self, slots: np.ndarray, rows: np.ndarray) -> None:
-        """Set rows (n, dim) at slots (n,)."""
-        if len(slots) == 1:
-            block, row = divmod(int(slots[0]), BLOCK_ROWS)
-            self.blocks[block][row] = rows[0]
-            return
+    def set(self, slot: int, row: np.ndarray, *, unit: bool = False) -> None:
+        """Set one row (dim,)."""
+        block, place = divmod(slot, BLOCK_ROWS)
+        target = self.blocks[block][place]
+        norm = math.sqrt(row.dot(row)) if unit else 0.0
+        if norm > 0.0:
+            np.multiply(row, 1.0 / norm, out=target)
+        else:
+            target[:] = row
+
+    def write(self, slots: np.ndarray, rows: np.ndarray, *, first: int | None = None, unit: bool = False) -> None:
+        """Set rows (n, dim) at slots (n,); of a repeated slot the last row counts.
+
+        Args:
+            slots: Where.
+            rows: What.
+            first: The slots are first, first + 1, ...
+            unit: Scale each row to length one.
+        """
+        if unit:
+            norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+            scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)[:, None]
+        if first is not None:
+            block, row = divmod(first, BLOCK_ROWS)
+            if row + len(rows) <= BLOCK_ROWS:  # the usual case: one after another in one block
+                target = self.blocks[block][row : row + len(rows)]
+                if unit:
+                    np.multiply(rows, scale, out=target)
+                else:
+                    target[:] = rows
+                return
+        if unit:
+            rows = rows * scale
         blocks = slots // BLOCK_ROWS
         for block in np.unique(blocks):
             chosen = blocks == block

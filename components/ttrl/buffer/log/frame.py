@@ -14,7 +14,7 @@ VERSION = 1
 HEADER = struct.Struct("<IIBBHIQII")
 _CHECKED = struct.Struct("<BBHIQII")
 _LEAD = struct.Struct("<II")
-ZEROS = bytes(8)
+_PADDING = tuple(bytes(-length % 8) for length in range(8))
 
 
 class Kind(IntEnum):
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     group: int
     sequence: int
     address: int
-    body: memoryview
+    body: bytes | memoryview
     body_crc: int
 
 
@@ -54,9 +54,10 @@ def entry(kind: Kind, body: bytes, group: int = 0) -> Entry:
 
 def encode(item: Entry, sequence: int) -> tuple[bytes, bytes, bytes]:
     """Header, body and padding of a frame: joined they are the frame."""
-    length = len(item.body)
-    checked = _CHECKED.pack(item.kind, VERSION, item.group, length, sequence, item.body_crc, 0)
-    return _LEAD.pack(MAGIC, crc32c(checked)) + checked, item.body, ZEROS[: -length % 8]
+    kind, body, body_crc, group = item
+    length = len(body)
+    checked = _CHECKED.pack(kind, VERSION, group, length, sequence, body_crc, 0)
+    return _LEAD.pack(MAGIC, crc32c(checked)) + checked, body, _PADDING[length % 8]
 
 
 def frame_size(length: int) -> int:

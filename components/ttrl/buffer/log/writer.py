@@ -13,7 +13,7 @@ from pathlib import Path
 from crc32c import crc32c
 
 from components.ttrl.buffer.disk import Disk, write_all
-from components.ttrl.buffer.log.frame import Entry, encode, frame_size
+from components.ttrl.buffer.log.frame import HEADER, Entry, encode, frame_size
 from components.ttrl.buffer.log.segment import Segment, segment_path
 from components.ttrl.buffer.log.spare import Spare
 
@@ -43,11 +43,11 @@ class LogWriter:
         self._room = 0  # bytes of the active segment zeroed ahead
         self._spare = Spare(disk, directory, segment_bytes) if preallocate else None
 
-    def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> list[tuple[int, int]]:
+    def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> tuple[int, list[int]]:
         """Write frames and make them durable.
 
         Returns:
-            (segment number, offset) of each frame.
+            The segment's number, and the offset of each frame.
 
         Raises:
             OSError: the device refused; nothing of the batch is in the log.
@@ -57,15 +57,16 @@ class LogWriter:
         if segment is None or segment.end + total > max(self._room, self.segment_bytes) or self._better_spare():
             segment = self._roll()
         parts: list[bytes] = []
-        places: list[tuple[int, int]] = []
+        offsets: list[int] = []
         offset = segment.end
         if offset == 0:
-            parts.extend(encode(self.opening(), 0))
-            offset += sum(map(len, parts))
+            parts += encode(self.opening(), 0)
+            offset = sum(map(len, parts))
         for item, sequence in zip(entries, sequences):
-            places.append((segment.number, offset))
-            parts.extend(encode(item, sequence))
-            offset += frame_size(len(item.body))
+            frame = encode(item, sequence)
+            parts += frame
+            offsets.append(offset)
+            offset += HEADER.size + len(frame[1]) + len(frame[2])
         data = b"".join(parts)
         try:
             write_all(self.disk, segment.descriptor, data, segment.end)
@@ -74,7 +75,7 @@ class LogWriter:
             self._abandon(segment)
             raise
         segment.end, segment.crc = offset, crc32c(data, segment.crc)
-        return places
+        return segment.number, offsets
 
     def seal(self) -> None:
         """Cut the active segment to its used length and write it no more."""
