@@ -1,8 +1,7 @@
 """Group commit: whoever waits joins the next flush; one flush at a time.
 
 Threads: the first waiter becomes leader, takes all that is queued and writes it; with nobody else waiting that is a
-direct write. Coroutines: a loop's changes are collected for one loop tick after the previous flush was acknowledged, so
-that every writer woken by it can join the next, and one thread writes them.
+direct write. Coroutines: one thread writes for all loops, whose queues say when (turns.py).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from components.ttrl.buffer.metrics import Latencies
+from components.ttrl.buffer.turns import LoopFront
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ class GroupCommit:
         """Held while anything is written; compaction and snapshots take it to see a settled log."""
         self.latency = Latencies()
         """From a change's making to its acknowledgement."""
-        self._fronts: weakref.WeakKeyDictionary[Any, _LoopFront] = weakref.WeakKeyDictionary()
-        self._latest: _LoopFront | None = None
-        self._orders: SimpleQueue[tuple[_LoopFront, list[Change]] | None] = SimpleQueue()
+        self._fronts: weakref.WeakKeyDictionary[Any, LoopFront] = weakref.WeakKeyDictionary()
+        self._latest: LoopFront | None = None
+        self._orders: SimpleQueue[LoopFront | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def waiting(self) -> int:
@@ -70,7 +71,7 @@ class GroupCommit:
             with self.io:
                 if not change.done:
                     with self._queue_lock:
-                        batch = self._take(self._queue)
+                        batch = self.take(self._queue)
                     self._run(batch)
         self.latency.add(time.perf_counter() - change.started_s)
         if change.error is not None:
@@ -84,7 +85,7 @@ class GroupCommit:
         if front is None or front.loop() is not loop:
             front = self._fronts.get(loop)
             if front is None:
-                front = self._fronts[loop] = _LoopFront(self, loop)
+                front = self._fronts[loop] = LoopFront(self, loop)
             self._latest = front
         future = change.future = loop.create_future()
         front.queue.append(change)
@@ -113,62 +114,36 @@ class GroupCommit:
             for change in batch:
                 change.done = True
 
-    def _order(self, front: _LoopFront, batch: list[Change]) -> None:
-        """Let the writing thread write a batch."""
+    def order(self, front: LoopFront) -> None:
+        """Let the writing thread take what a loop has queued."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="buffer-commit", daemon=True)
             self._thread.start()
-        self._orders.put((front, batch))
+        self._orders.put(front)
 
     def _work(self) -> None:
-        while (order := self._orders.get()) is not None:
-            front, batch = order
+        while (front := self._orders.get()) is not None:
+            batch = self.take(front.queue, front.share)
+            started = time.perf_counter()
             try:
                 with self.io:
                     self._run(batch)
             except BaseException:
                 log.exception("a commit failed")  # its changes carry the error
+            resting = front.rests_after(time.perf_counter() - started)
             loop = front.loop()
             if loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(front.acknowledge, batch)
+                    loop.call_soon_threadsafe(front.acknowledge, batch, resting)
+            if not resting:
+                self._orders.put(front)
 
-    def _take(self, queue: list[Change]) -> list[Change]:
+    def take(self, queue: list[Change], most: int = sys.maxsize) -> list[Change]:
+        """Remove and return the next batch of a queue, at most `most` changes."""
         total = count = 0
-        while count < len(queue) and total < self._max_bytes:
+        while count < min(len(queue), most) and total < self._max_bytes:
             total += queue[count].size
             count += 1
         batch = queue[:count]
         del queue[:count]
         return batch
-
-
-class _LoopFront:
-    """The queue of one event loop."""
-
-    def __init__(self, commit: GroupCommit, loop: asyncio.AbstractEventLoop) -> None:
-        self.commit, self.loop = weakref.proxy(commit), weakref.ref(loop)
-        self.queue: list[Change] = []
-        self.busy = False
-
-    def start(self) -> None:
-        """Hand over what is queued; with nothing there, rest."""
-        batch = self.commit._take(self.queue)
-        if batch:
-            self.commit._order(self, batch)
-        else:
-            self.busy = False
-
-    def acknowledge(self, batch: list[Change]) -> None:
-        """Wake the writers of a batch, and start the next when they have had a tick to come back."""
-        now, latency = time.perf_counter(), self.commit.latency
-        for change in batch:
-            latency.add(now - change.started_s)
-            if not change.future.done():
-                if change.error is not None:
-                    change.future.set_exception(change.error)
-                else:
-                    change.future.set_result(change.result)
-        loop = self.loop()
-        if loop is not None:
-            loop.call_soon(self.start)

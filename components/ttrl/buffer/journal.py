@@ -132,14 +132,13 @@ class Journal:
         if self.full:
             log.info("space is back: %s takes records again", self.directory)
             self.full = False
-        found = [
-            Found(kind, group, sequence, address, body, body_crc)
-            for (kind, body, body_crc, group), sequence, address in zip(entries, sequences, addresses)
-        ]
+        kinds, bodies, checksums, groups = zip(*entries)
+        items = zip(kinds, groups, sequences, addresses, bodies, checksums)
+        found = [tuple.__new__(Found, item) for item in items]
         with self.mutex:
             self.state.apply(found)
         self.entries += len(entries)
-        self.bytes += sum([len(item.body) for item in entries])
+        self.bytes += sum(map(len, bodies))
         self.on_batch()
 
     def _evictions(self, pending: Pending) -> list[Entry]:

@@ -19,10 +19,11 @@ ROW = np.dtype(
     ]
 )  # fmt: skip
 """A live record: where it lies, the fixed part of its body as in the log, and the numbers of its names."""
-_ROW = struct.Struct(f"<qqqq{FIXED_ROW.itemsize}siii")
-_ORIGIN = struct.Struct("<I")
-_ORIGIN_AT = ROW.fields["record"][1] + FIXED_ROW.fields["origin"][1]  # type: ignore[index]
-assert ROW.itemsize == _ROW.size
+ROW_FORM = struct.Struct(f"<qqqq{FIXED_ROW.itemsize}siii")
+"""The same for `struct`: sequence, address, size, patched, fixed part, source, subject, label."""
+ORIGIN_FORM = struct.Struct("<I")
+ORIGIN_AT = ROW.fields["record"][1] + FIXED_ROW.fields["origin"][1]  # type: ignore[index]
+assert ROW.itemsize == ROW_FORM.size
 
 
 class Names:
@@ -77,29 +78,22 @@ class Rows:
         """Slots of all live records, ascending."""
         return np.flatnonzero(self.alive[: self.used])
 
-    def take(self, key: bytes) -> int:
-        """The slot of a live key; for another one a free or new slot, which makes it live."""
-        slot = self.slot_of.get(key)
-        if slot is None:
-            if self.free:
-                slot = self.free.pop()
-            else:
-                slot = self.used
-                self.used += 1
-                if slot >= len(self.alive):
-                    self._grow(slot + 1)
-            self.slot_of[key] = slot
-            self.alive[slot] = True
-        return slot
+    def reserve(self, count: int) -> memoryview:
+        """Make room for `count` more records; returns the table's bytes, in which `ROW_FORM` fills a row."""
+        if self.used + count > len(self.alive):
+            self._grow(self.used + count)
+        return self._memory
 
-    def set(
-        self, slot: int, sequence: int, address: int, size: int, fixed: bytes, origin: int,
-        tags: tuple[int, int, int],
-    ) -> None:  # fmt: skip
-        """Fill a row: `fixed` is the fixed part of the record's body, `origin` the checksum it is known by."""
-        offset = slot * ROW.itemsize
-        _ROW.pack_into(self._memory, offset, sequence, address, size, 0, fixed, *tags)
-        _ORIGIN.pack_into(self._memory, offset + _ORIGIN_AT, origin)
+    def take(self, key: bytes) -> int:
+        """A free or new slot for a key that is not live, which makes it live. There must be room."""
+        if self.free:
+            slot = self.free.pop()
+        else:
+            slot = self.used
+            self.used += 1
+        self.slot_of[key] = slot
+        self.alive[slot] = True
+        return slot
 
     def fill(self, records: np.ndarray) -> None:
         """Make records (n,) FIXED_ROW, of different keys, live in slots 0 .. n - 1 of an empty table."""

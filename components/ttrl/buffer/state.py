@@ -15,7 +15,7 @@ from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.frames import Frames
 from components.ttrl.buffer.log.frame import Found, Kind, frame_size
 from components.ttrl.buffer.record import FIXED, FLAGS_AT, PEEK, PEEK_AT, TEXT, VISUAL
-from components.ttrl.buffer.rows import Rows
+from components.ttrl.buffer.rows import ORIGIN_AT, ORIGIN_FORM, ROW_FORM, Rows
 from components.ttrl.buffer.vectors import VectorBlocks, hybrid
 
 PATCH = struct.Struct("<16sddffIIQ")
@@ -90,24 +90,30 @@ class State:
                 slots[:] = list(set(slots))
 
     def _put(self, batch: Sequence[Found]) -> None:
-        """Store records: rows one by one, their vectors at once."""
-        rows, total = self.rows, 0
-        first, slots = rows.used, []
+        """Store records: rows one by one (by `struct`, the fastest way to fill one), their vectors at once."""
+        rows, ends, known, total = self.rows, self._vectors_end, self._tags_seen, 0
+        first, slots, memory, slot_of = rows.used, [], rows.reserve(len(batch)), rows.slot_of
         for _, _, sequence, address, body, checksum in batch:
-            key = bytes(body[:16])
-            before = rows.slot_of.get(key)
+            fixed = bytes(body[: FIXED.size])
+            key = fixed[:16]
+            before = slot_of.get(key)
+            slot = rows.take(key) if before is None else before
             if before is not None:
                 self._supersede(key, before)
-            slot = rows.take(key) if before is None else before
-            slots.append(slot)
-            origin, flags, frames, _, tagged = PEEK.unpack_from(body, PEEK_AT)
-            end = self._vectors_end[flags]
-            digests_end = end + 32 * frames
+            origin, flags, frames, _, tagged = PEEK.unpack_from(fixed, PEEK_AT)
+            end = ends[flags]
+            tail = end + 32 * frames
+            packed = bytes(body[tail : tail + tagged])
             size = frame_size(len(body))
-            rows.set(slot, sequence, address, size, bytes(body[: FIXED.size]), origin or checksum,
-                     self._tags(body[digests_end : digests_end + tagged]))  # fmt: skip
+            row = slot * ROW_FORM.size
+            ROW_FORM.pack_into(
+                memory, row, sequence, address, size, 0, fixed, *(known.get(packed) or self._tags(packed))
+            )
+            if origin == 0:
+                ORIGIN_FORM.pack_into(memory, row + ORIGIN_AT, checksum)
             if frames or before is not None:
-                self.frames.refer(slot, body[end:digests_end])
+                self.frames.refer(slot, body[end:tail])
+            slots.append(slot)
             total += size
         self.record_bytes += total
         self.vectors.reserve(rows.used)
@@ -133,18 +139,15 @@ class State:
             matrix[both] = hybrid(matrix[both], text, visual_weight=self.config.index.visual_weight, normalise=cosine)
         self.vectors.write(np.asarray(slots), matrix, first=first, unit=cosine)
 
-    def _tags(self, part: bytes | memoryview) -> tuple[int, int, int]:
+    def _tags(self, packed: bytes) -> tuple[int, int, int]:
         """Numbers of source, subject and label; the same three strings come again and again."""
-        packed = bytes(part)
-        known = self._tags_seen.get(packed)
-        if known is None:
-            names = self.rows.names
-            source, subject, label = msgpack.unpackb(packed)
-            known = names["source"].code(source), names["subject"].code(subject), names["label"].code(label)
-            if len(self._tags_seen) > BATCH:
-                self._tags_seen.clear()
-            self._tags_seen[packed] = known
-        return known
+        names = self.rows.names
+        source, subject, label = msgpack.unpackb(packed)
+        tags = names["source"].code(source), names["subject"].code(subject), names["label"].code(label)
+        if len(self._tags_seen) > BATCH:
+            self._tags_seen.clear()
+        self._tags_seen[packed] = tags
+        return tags
 
     def forget_names(self) -> None:
         """Drop the texts of sources, subjects and labels that no live record has."""

@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 BLOCK_ROWS = 16_384
+TINY = np.float32(1e-36)
+"""Smallest squared length: a vector of zeros stays one."""
 
 
 def hybrid(
@@ -36,8 +38,7 @@ def hybrid(
 
 
 def _unit(array: np.ndarray) -> np.ndarray:
-    norm = np.sqrt(np.einsum("...i,...i->...", array, array))
-    return (array / np.where(norm > 0, norm, 1.0)[..., None]).astype(np.float32, copy=False)
+    return array / np.sqrt(np.maximum(np.vecdot(array, array), TINY))[..., None]
 
 
 class VectorBlocks:
@@ -76,8 +77,7 @@ class VectorBlocks:
             unit: Scale each row to length one.
         """
         if unit:
-            norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-            scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)[:, None]
+            scale = (1.0 / np.sqrt(np.maximum(np.vecdot(rows, rows), TINY)))[:, None]
         if first is not None:
             block, row = divmod(first, BLOCK_ROWS)
             if row + len(rows) <= BLOCK_ROWS:  # the usual case: one after another in one block
