@@ -61,10 +61,10 @@ def main():
             ratios = []
             for number in range(options.rounds):
                 quiet = latencies(buffer, queries, options.seconds)
-                buffer._search._start()
+                buffer._index._start()
                 busy = latencies(buffer, queries, options.seconds)
-                running = buffer._search.builder.process.poll() is None
-                buffer._search.builder.abandon(delete=False)
+                running = buffer._index.builder.process.poll() is None
+                buffer._index.builder.abandon(delete=False)
                 q, b = np.percentile(quiet, [50, 99]), np.percentile(busy, [50, 99])
                 ratios.append(b[1] / q[1])
                 print(

@@ -19,16 +19,18 @@ from typing import Any, Self
 import numpy as np
 
 from components.ttrl.buffer import layout, privacy
-from components.ttrl.buffer.changes import Changes, Redact, not_found
+from components.ttrl.buffer.changes import Changes, Redact
 from components.ttrl.buffer.compaction import CompactionReport
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk
 from components.ttrl.buffer.errors import BufferDamagedError, BufferNotReadyError, RecordNotFoundError
 from components.ttrl.buffer.identity import id_of, key_of
+from components.ttrl.buffer.index.keeper import Keeper
 from components.ttrl.buffer.journal import Journal
 from components.ttrl.buffer.lock import OwnerLock
 from components.ttrl.buffer.maintenance import DAY_S, Maintenance
 from components.ttrl.buffer.query import Neighbour, Where
+from components.ttrl.buffer.reading import Reader
 from components.ttrl.buffer.record import Experience, vector_bytes
 from components.ttrl.buffer.recovery import recover
 from components.ttrl.buffer.search import Search
@@ -40,7 +42,6 @@ from components.ttrl.buffer.store_file import FileStore
 from components.ttrl.buffer.vectors import hybrid
 
 log = logging.getLogger(__name__)
-READ_TRIES = 8
 
 
 class ExperienceBuffer:
@@ -59,11 +60,13 @@ class ExperienceBuffer:
         self.recovery = recover(self._state, store, snapshots)
         self._selection = Selection(self._state, config, clock, seed)
         self._changes = Changes(self._state, store, config, clock, redact)
+        self._reader = Reader(directory, self._state, store, self._changes, self._mutex)
         self._journal = Journal(directory, config, self._state, store, disk, self._mutex, self._changes,
                                 self._selection.weights)  # fmt: skip
-        self._search = Search(directory / "index", config, self._state, disk, self._mutex, read_only=read_only)
+        self._index = Keeper(directory / "index", config, self._state, disk, self._mutex, read_only=read_only)
+        self._search = Search(config, self._state, self._index, self._mutex)
         self._maintenance = Maintenance(config, self._state, store, snapshots, self._journal, disk, self._mutex, clock,
-                                        self.expire, self._search.tend)  # fmt: skip
+                                        self.expire, self._index.tend)  # fmt: skip
         if not read_only and config.background:
             self._maintenance.start()
 
@@ -170,7 +173,7 @@ class ExperienceBuffer:
                 keys = privacy.chosen_keys(self._state.rows, ids=asked, sources=sources, subjects=subjects)
             if keys:
                 self._journal.submit(self._changes.remove(keys, "erased", strict=False))
-            self._search.forget()
+            self._index.forget()
             privacy.overwrite(self._maintenance, self.directory, {*keys, *asked})
         return len(keys)
 
@@ -185,7 +188,7 @@ class ExperienceBuffer:
         if keys:
             with self._maintenance.busy:
                 self._journal.submit(self._changes.remove(keys, "expired", strict=False))
-                self._search.forget()
+                self._index.forget()
                 privacy.overwrite(self._maintenance, self.directory, set(keys))
         return len(keys)
 
@@ -207,7 +210,7 @@ class ExperienceBuffer:
             BufferDamagedError: its bytes do not match their checksum.
         """
         self._ready_to_read()
-        return self._read(_key(identity))
+        return self._reader.experience(_key(identity))
 
     def __contains__(self, identity: str) -> bool:
         return _key(identity) in self._state.rows.slot_of
@@ -230,45 +233,11 @@ class ExperienceBuffer:
             BufferDamagedError: it is lost.
         """
         self._ready_to_read()
-        name = bytes.fromhex(digest)
-        for last in range(READ_TRIES):
-            with self._mutex:
-                blob = self._state.frames.blobs.get(name)
-                if blob is None:
-                    raise RecordNotFoundError(f"no frame {digest} in {self.directory}.")
-                address = blob.address
-            try:
-                found = self._store.read(address)
-            except BufferDamagedError:
-                if last == READ_TRIES - 1 or blob.address == address:
-                    raise
-                continue
-            if bytes(found.body[:32]) == name:
-                return bytes(found.body[32:])
-        raise RecordNotFoundError(f"no frame {digest} in {self.directory}.")
+        return self._reader.frame(digest)
 
     def frames(self, identity: str) -> list[bytes]:
         """All frames of an experience, in its order."""
         return [self.frame(digest) for digest in self.get(identity).frames]
-
-    def _read(self, key: bytes) -> Experience:
-        for _ in range(READ_TRIES):  # a compaction may move the record between the look-up and the read
-            with self._mutex:
-                slot = self._state.rows.slot_of.get(key)
-                if slot is None:
-                    raise not_found(key)
-                address = int(self._state.rows.address[slot])
-            try:
-                found = self._store.read(address)
-            except BufferDamagedError:
-                with self._mutex:
-                    if self._state.rows.slot_of.get(key) == slot and self._state.rows.address[slot] == address:
-                        raise
-                continue
-            with self._mutex:
-                if self._state.rows.slot_of.get(key) == slot and self._state.rows.sequence[slot] == found.sequence:
-                    return self._changes.decoded(found, slot)
-        raise not_found(key)
 
     def hybrid(self, visual: np.ndarray | None, text: np.ndarray | None = None) -> np.ndarray:
         """The (dimension,) query for a clip and a question, weighted as stored records are."""
@@ -307,7 +276,7 @@ class ExperienceBuffer:
         kept, experiences = [], []
         for i, key in enumerate(keys):
             try:
-                experiences.append(self._read(key))
+                experiences.append(self._reader.experience(key))
                 kept.append(i)
             except (RecordNotFoundError, BufferDamagedError) as error:
                 log.warning("left out of a sample: %s", error)
@@ -336,7 +305,7 @@ class ExperienceBuffer:
     def rebuild_index(self) -> None:
         """Build the search index now and wait for it."""
         self._ready_to_write()
-        self._search.rebuild()
+        self._index.rebuild()
 
     def stats(self) -> dict[str, Any]:
         """Counts, bytes, ages, latencies and state, as plain numbers, strings and maps of them."""
@@ -353,7 +322,7 @@ class ExperienceBuffer:
             "segments": len(self._store.segments) if isinstance(self._store, FileStore) else 0,
             "adapter": self.config.adapter, "dimension": self.config.dimension, "queue": self._journal.commit.waiting(),
             "appended": self._journal.entries, "evicted": self._journal.evicted, "failed_writes": self._journal.failed,
-            "append_seconds": self._journal.commit.latency.quantiles(), "index": self._search.stats(),
+            "append_seconds": self._journal.commit.latency.quantiles(), "index": self._index.stats(),
             "maintenance": {**self._maintenance.counts, "last_error": self._maintenance.last_error},
             "recovery": {"seconds": self.recovery.seconds, "dropped_bytes": self.recovery.dropped_bytes,
                          "torn_bytes": self.recovery.torn_bytes, "damages": len(self.recovery.damages)},
@@ -365,7 +334,7 @@ class ExperienceBuffer:
             return
         self._closed = True
         self._maintenance.stop()
-        self._search.close()
+        self._index.close()
         self._journal.commit.close()
         with self._journal.commit.io:
             try:

@@ -6,72 +6,37 @@ returned; a rebuild blocks no search (generations are swapped whole).
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from components.ttrl.buffer.config import BufferConfig
-from components.ttrl.buffer.disk import Disk
-from components.ttrl.buffer.errors import BufferDamagedError
 from components.ttrl.buffer.identity import id_of
-from components.ttrl.buffer.index import file
-from components.ttrl.buffer.index.builder import CURRENT, Builder
-from components.ttrl.buffer.index.generation import Generation, load
+from components.ttrl.buffer.index.keeper import Keeper
 from components.ttrl.buffer.index.kinds import RERANKED
-from components.ttrl.buffer.index.tail import Tail, similarities, top
+from components.ttrl.buffer.index.tail import similarities, top
 from components.ttrl.buffer.query import Neighbour, Where
 from components.ttrl.buffer.state import State
 
-log = logging.getLogger(__name__)
 SPARE = 16
 """Candidates asked for beyond k, in case some have just been removed."""
 GATHER_LIMIT = 20_000
 """A filter that leaves fewer records is answered by scoring just those."""
-GROWTH = 1.5
-"""After no kind reached the wanted recall: growth of the buffer before another try."""
 
 
 class Search:
     """See the module.
 
     Args:
-        directory: The index folder.
         config: The buffer's section.
         state: Memory, guarded by `mutex`.
-        disk: File layer.
+        index: What is indexed, and what is not yet.
         mutex: The state lock.
-        read_only: Load an index, never build one.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        config: BufferConfig,
-        state: State,
-        disk: Disk,
-        mutex: threading.RLock,
-        *,
-        read_only: bool,
-    ) -> None:
-        self.directory, self.config, self.state, self.mutex = directory, config, state, mutex
-        self.read_only = read_only
+    def __init__(self, config: BufferConfig, state: State, index: Keeper, mutex: threading.RLock) -> None:
+        self.state, self.index, self.mutex = state, index, mutex
         self.euclidean = config.index.metric == "euclidean"
-        self.generation: Generation | None = None
-        self.tail = Tail(config.dimension, euclidean=self.euclidean)
-        self.builder = Builder(directory, config, state, disk)
-        self.rebuilds = 0
-        self._flat_until = 0  # records up to which the exact scan is known to be the best there is
-        self._busy = threading.RLock()
-        if not read_only:
-            self.builder.abandon(delete=False)
-        if (directory / CURRENT).exists():
-            self._adopt(directory / CURRENT)
-
-    # --- asking
 
     def nearest(self, query: np.ndarray, k: int, where: Where | None) -> list[Neighbour]:
         """The k nearest live records that pass, best first."""
@@ -82,12 +47,8 @@ class Search:
             return []
         if where is not None:
             return self._filtered(query, k, where)
-        generation = self.generation
-        if generation is not None:
-            found = self._indexed(generation, query, k)
-            if found is not None:
-                return found
-        return self._exact(query, k)
+        found = self._indexed(query, k)
+        return found if found is not None else self._exact(query, k)
 
     def _exact(self, query: np.ndarray, k: int) -> list[Neighbour]:
         state = self.state
@@ -108,11 +69,14 @@ class Search:
         slots = top(scores, min(k, len(rows)))
         return self._neighbours(slots, scores[slots])
 
-    def _indexed(self, generation: Generation, query: np.ndarray, k: int) -> list[Neighbour] | None:
-        """None where too many of the index's answers are stale."""
-        rows, tail = self.state.rows, self.tail
-        with self.mutex:
-            self._drain()
+    def _indexed(self, query: np.ndarray, k: int) -> list[Neighbour] | None:
+        """None where there is no index, or too many of its answers are stale."""
+        rows = self.state.rows
+        with self.mutex:  # generation and tail belong together
+            generation, tail = self.index.generation, self.index.tail
+            if generation is None:
+                return None
+            self.index.drain()
             matrix, tail_slots, tail_sequences = tail.matrix[: tail.count], tail.slots, tail.sequences
         places, scores = generation.built.search(query, k + SPARE)
         near = np.empty(0, np.int64)
@@ -164,119 +128,3 @@ class Search:
                 columns["confidence"][slots].tolist(), columns["reward"][slots].tolist(),
             )
         ]  # fmt: skip
-
-    def _drain(self) -> None:
-        """Move what was stored since the last search into the tail."""
-        fresh = self.state.fresh
-        if not fresh:
-            return
-        slots = np.unique(np.array(fresh))
-        fresh.clear()
-        slots = slots[self.state.rows.alive[slots]]
-        self.tail.add(slots, self.state.rows.sequence[slots], self.state.vectors.read(slots))
-
-    # --- keeping the index current
-
-    def tend(self) -> None:
-        """Take over a finished rebuild; start one where it is due."""
-        with self._busy:
-            if self.builder.finished():
-                self._adopt(self.builder.take())
-                self.rebuilds += 1
-            if self.builder.process is None and time.monotonic() >= self.builder.retry_at and self._due():
-                self._start()
-
-    def rebuild(self) -> None:
-        """Build now, and wait for it."""
-        with self._busy:
-            if not self._wanted(len(self.state.rows)):
-                return
-            if self.builder.process is None:
-                self._start()
-            assert self.builder.process is not None
-            self.builder.process.wait()
-            self.tend()
-
-    def _wanted(self, records: int) -> bool:
-        index = self.config.index
-        if index.kind == "auto":
-            return records > max(index.flat_limit, self._flat_until)
-        return records > 0 and (index.kind != "flat" or index.gpu)
-
-    def _due(self) -> bool:
-        with self.mutex:
-            records = len(self.state.rows)
-            if self.generation is None:
-                self.state.fresh.clear()  # the exact scan needs no tail
-            else:
-                self._drain()
-        if not self._wanted(records) or self.read_only:
-            return False
-        if self.generation is None:
-            return True
-        index, size = self.config.index, len(self.generation)
-        gone = size + self.tail.count - records
-        return max(self.tail.count, gone) >= max(index.rebuild_tail, index.rebuild_share * size)
-
-    def _start(self) -> None:
-        with self.mutex:
-            slots = self.state.rows.live()
-            sequences = self.state.rows.sequence[slots]
-        self.builder.start(slots, sequences)
-
-    def _adopt(self, path: Path) -> None:
-        """Swap in the index of a file; without the right one, searches are exact."""
-        try:
-            content = file.read(path)
-        except BufferDamagedError as error:
-            log.warning("%s", error)
-            self.generation = None
-            return
-        index = self.config.index
-        if content.spec.kind == "flat" and not index.gpu:
-            self._flat_until = int(GROWTH * len(content.sequences))
-            self.generation = None
-            return
-        if content.spec.dimension != self.config.dimension or content.spec.euclidean != self.euclidean:
-            return
-        generation = load(content, self.state, self.mutex, gpu=index.gpu)
-        with self.mutex:
-            self.state.fresh.clear()
-            live = self.state.rows.live()
-            missing = np.zeros(self.state.rows.used, bool)
-            missing[live] = True
-            covered = generation.slots[generation.slots >= 0]
-            missing[covered] = False
-            slots = np.flatnonzero(missing)
-            tail = Tail(self.config.dimension, euclidean=self.euclidean)
-            # what replaced a covered record while the index was loaded
-            changed = covered[self.state.rows.sequence[covered] != generation.sequences[generation.slots >= 0]]
-            slots = np.concatenate([slots, changed[self.state.rows.alive[changed]]])
-            tail.add(slots, self.state.rows.sequence[slots], self.state.vectors.read(slots))
-            self.generation, self.tail = generation, tail
-
-    def forget(self) -> None:
-        """Delete the index and whatever is being built: it holds vectors of erased records."""
-        with self._busy:
-            self.builder.abandon(delete=True)
-            with self.mutex:
-                self.generation = None
-                self.tail = Tail(self.config.dimension, euclidean=self.euclidean)
-
-    def stats(self) -> dict[str, Any]:
-        """Kind, records covered, lag, recall."""
-        generation = self.generation
-        with self.mutex:
-            lag = self.tail.count + len(self.state.fresh) if generation is not None else 0
-        return {
-            "kind": generation.built.spec.kind if generation is not None else "flat",
-            "indexed": len(generation) if generation is not None else 0,
-            "lag": lag, "recall": generation.recall if generation is not None else 1.0,
-            "building": self.builder.process is not None, "rebuilds": self.rebuilds,
-        }  # fmt: skip
-
-    def close(self) -> None:
-        """End a running rebuild."""
-        if not self.read_only:
-            with self._busy:
-                self.builder.abandon(delete=False)
