@@ -2,7 +2,7 @@
 
 A loop's changes are collected for one tick after the previous flush was acknowledged, so that every writer woken by it
 can join the next. On a fast device that leaves the device idle while the writers come back (the turnaround), and the
-processor while the device works: where a commit takes no longer than two turnarounds, two halves take turns, one
+processor while the device works: where a commit takes less than two turnarounds, two halves take turns, one
 written while the other comes back. On a slower device two commits of half the size would cost more than that gains.
 """
 
@@ -76,4 +76,4 @@ class LoopFront:
             loop.call_soon(self.start)
 
     def _alternates(self) -> bool:
-        return self._commit_s <= 2.0 * self._turnaround_s
+        return self._commit_s < 2.0 * self._turnaround_s
