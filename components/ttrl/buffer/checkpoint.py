@@ -1,4 +1,4 @@
-"""Between memory and a snapshot: taking one of a state, and filling a state from one.
+"""Between memory and a snapshot: making one of a state, and filling a state from one.
 
 Loading verifies the covered bytes of each segment with one checksum; only a segment that fails is walked frame by
 frame, and only its damaged records are lost.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from crc32c import crc32c
@@ -17,7 +18,7 @@ from components.ttrl.buffer.log.heads import HEAD, gather
 from components.ttrl.buffer.log.reader import SegmentScan, frames
 from components.ttrl.buffer.log.segment import ranges, segment_path
 from components.ttrl.buffer.record import TEXT, VISUAL
-from components.ttrl.buffer.rows import Names
+from components.ttrl.buffer.rows import ROW, WHOLE, Names
 from components.ttrl.buffer.snapshot import PATCH_ROW, Snapshot
 from components.ttrl.buffer.state import State
 from components.ttrl.buffer.store import ScanReport
@@ -31,31 +32,57 @@ CHUNK_ROWS = 256
 """Records gathered at a time: what is gathered is scaled while it is in the processor's cache."""
 
 
-def take(state: State, store: FileStore) -> Snapshot:
-    """A snapshot of the present state. The caller holds the commit lock; the arrays are copies."""
+@dataclass(frozen=True)
+class Frozen:
+    """What a snapshot is made from, copied while nothing is written; the rest of the work needs no lock."""
+
+    sequence: int
+    segments: list[tuple[int, int, int]]
+    gone: list[tuple[int, int]]
+    names: dict[str, list[str | None]]
+    table: np.ndarray
+    """ROW of every slot ever used."""
+    alive: np.ndarray
+    blobs: list[tuple[bytes, int, int]]
+    """Digest, address and size of each frame."""
+    shadow: list[tuple[int, int]]
+    """Slot, and a segment that holds an older version of its record."""
+
+
+def freeze(state: State, store: FileStore) -> Frozen:
+    """Copy the present state. The caller holds the commit lock."""
     rows = state.rows
-    slots = rows.live()
-    slots = slots[np.argsort(rows.address[slots])]
-    row_of = np.zeros(max(rows.used, 1), np.int64)
+    return Frozen(
+        state.sequence, store.extents(), ranges(store.gone),
+        {name: list(table.texts) for name, table in rows.names.items()},
+        *rows.copies(),
+        [(digest, blob.address, blob.size) for digest, blob in state.frames.blobs.items() if blob.address >= 0],
+        [(rows.slot_of[key], number) for key, numbers in state.shadow.items() for number in numbers],
+    )  # fmt: skip
+
+
+def snapshot_of(frozen: Frozen) -> Snapshot:
+    """The snapshot of a frozen state."""
+    slots = np.flatnonzero(frozen.alive)
+    slots = slots[np.argsort(frozen.table["address"][slots])]
+    table = frozen.table.view(WHOLE)[slots].view(ROW)
+    row_of = np.zeros(max(len(frozen.alive), 1), np.int64)
     row_of[slots] = np.arange(len(slots))
-    changed = np.flatnonzero(rows.patched[slots] > 0)
+    changed = np.flatnonzero(table["patched"] > 0)
     patch = np.zeros(len(changed), PATCH_ROW)
-    patch["row"] = changed
-    for name in CHANGED:
-        patch[name] = rows.columns[name][slots[changed]]
-    blobs = [(digest, blob) for digest, blob in state.frames.blobs.items() if blob.address >= 0]
-    shadow = [(row_of[rows.slot_of[key]], n) for key, numbers in state.shadow.items() for n in numbers]
+    patch["row"], patch["patched"] = changed, table["patched"][changed]
+    for name in CHANGED[1:]:
+        patch[name] = table["record"][name][changed]
     arrays = {
-        "address": rows.address[slots],
-        "tags": np.stack([rows.columns[name][slots] for name in ("source", "subject", "label")], axis=1),
+        "address": table["address"],
+        "tags": np.stack([table[name] for name in ("source", "subject", "label")], axis=1),
         "patch": patch,
-        "blob_digest": np.frombuffer(b"".join([digest for digest, _ in blobs]), np.uint8).reshape(-1, 32),
-        "blob_address": np.array([blob.address for _, blob in blobs], np.int64),
-        "blob_size": np.array([blob.size for _, blob in blobs], np.int64),
-        "shadow": np.array(shadow, np.int64).reshape(-1, 2),
+        "blob_digest": np.frombuffer(b"".join([digest for digest, _, _ in frozen.blobs]), np.uint8).reshape(-1, 32),
+        "blob_address": np.array([address for _, address, _ in frozen.blobs], np.int64),
+        "blob_size": np.array([size for _, _, size in frozen.blobs], np.int64),
+        "shadow": np.array([(row_of[slot], number) for slot, number in frozen.shadow], np.int64).reshape(-1, 2),
     }
-    names = {name: list(table.texts) for name, table in rows.names.items()}
-    return Snapshot(state.sequence, store.extents(), names, ranges(store.gone), arrays)
+    return Snapshot(frozen.sequence, frozen.segments, frozen.names, frozen.gone, arrays)
 
 
 def usable(snapshot: Snapshot, store: FileStore) -> str:
@@ -95,7 +122,7 @@ def load(snapshot: Snapshot, state: State, store: FileStore, report: ScanReport)
                 heads.append(_rows(state, view, part, row))
                 row += len(part)
     arrays = _without(snapshot.arrays, bad) if bad.any() else snapshot.arrays
-    head = np.concatenate(heads) if heads else np.zeros(0, HEAD)
+    head = np.frombuffer(b"".join(heads), HEAD)
     _columns(state, head, arrays)
     _frames(state, views, head, arrays)
     for at, number in arrays["shadow"].tolist():
@@ -104,19 +131,19 @@ def load(snapshot: Snapshot, state: State, store: FileStore, report: ScanReport)
     return {number: end for number, end, _ in snapshot.segments}
 
 
-def _rows(state: State, view: memoryview, offsets: list[int], first: int) -> np.ndarray:
-    """Fill the searched vectors of the rows from `first` on; returns their heads (n,) HEAD."""
+def _rows(state: State, view: memoryview, offsets: list[int], first: int) -> bytes:
+    """Fill the searched vectors of the rows from `first` on; returns their joined heads."""
     dim, index = state.config.dimension, state.config.index
     found = gather(view, offsets, dim)
-    head, matrix = found["head"], found["vector"]
+    heads, matrix = found["head"].tobytes(), found["vector"]
     cosine = index.metric == "cosine"
-    both = np.flatnonzero(head["record"]["flags"] == VISUAL | TEXT)
+    both = np.flatnonzero(np.frombuffer(heads, HEAD)["record"]["flags"] == VISUAL | TEXT)
     if len(both):
         text = gather(view, [offsets[i] for i in both], dim, skip=1)["vector"]
         matrix = matrix.copy()
         matrix[both] = hybrid(matrix[both], text, visual_weight=index.visual_weight, normalise=cosine)
     state.vectors.write(np.arange(first, first + len(offsets)), matrix, first=first, unit=cosine)
-    return head.copy()
+    return heads
 
 
 def _without(arrays: dict[str, np.ndarray], bad: np.ndarray) -> dict[str, np.ndarray]:

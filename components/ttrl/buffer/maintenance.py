@@ -141,11 +141,11 @@ class Maintenance:
         with self.busy:
             with self.journal.commit.io:
                 mark = (self.journal.entries, self.journal.bytes)
-                taken = checkpoint.take(self.state, self.store)
-            self.snapshots.write(taken)
+                frozen = checkpoint.freeze(self.state, self.store)
+            self.snapshots.write(checkpoint.snapshot_of(frozen))
             if only:
                 self.snapshots.keep(1)
-            self._saved, self._saved_sequence = mark, taken.sequence
+            self._saved, self._saved_sequence = mark, frozen.sequence
             self.counts["snapshots"] += 1
 
     def snapshot_if_changed(self) -> None:

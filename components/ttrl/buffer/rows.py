@@ -19,6 +19,9 @@ ROW = np.dtype(
     ]
 )  # fmt: skip
 """A live record: where it lies, the fixed part of its body as in the log, and the numbers of its names."""
+WHOLE = np.dtype(f"V{ROW.itemsize}")
+"""A row as mere bytes: copying structures goes field by field, which is many times slower."""
+_FIXED = np.dtype(f"V{FIXED_ROW.itemsize}")
 ROW_FORM = struct.Struct(f"<qqqq{FIXED_ROW.itemsize}siii")
 """The same for `struct`: sequence, address, size, patched, fixed part, source, subject, label."""
 ORIGIN_FORM = struct.Struct("<I")
@@ -102,8 +105,13 @@ class Rows:
             self._grow(count)
         data = records["key"].tobytes()
         self.slot_of = {data[16 * i : 16 * i + 16]: i for i in range(count)}
-        self.table["record"][:count], self.alive[:count] = records, True
+        self.table["record"].view(_FIXED)[:count] = records.view(_FIXED)
+        self.alive[:count] = True
         self.used = count
+
+    def copies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of all rows (used,) ROW and of which are live (used,)."""
+        return self.table[: self.used].view(WHOLE).copy().view(ROW), self.alive[: self.used].copy()
 
     def release(self, key: bytes) -> int:
         """Forget a live key; returns the slot it had."""
@@ -119,8 +127,7 @@ class Rows:
     def _grow(self, slots: int) -> None:
         room = max(1024, slots + slots // 4)
         table, alive = np.zeros(room, ROW), np.zeros(room, bool)
-        whole = f"V{ROW.itemsize}"
-        table.view(whole)[: len(self.table)] = self.table.view(whole)
+        table.view(WHOLE)[: len(self.table)] = self.table.view(WHOLE)
         alive[: len(self.alive)] = self.alive
         self.alive = alive
         self._adopt(table)

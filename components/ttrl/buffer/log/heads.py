@@ -20,7 +20,7 @@ assert HEAD.itemsize == HEADER.size + FIXED_ROW.itemsize
 
 
 def gather(segment: memoryview, offsets: list[int], dimension: int, *, skip: int = 0) -> np.ndarray:
-    """(n,) structures of `head` (HEAD) and `vector` (dimension,) of the experience frames at the offsets.
+    """(n,) structures of `head` (a HEAD's bytes) and `vector` (dimension,) of the experience frames at the offsets.
 
     Args:
         segment: The mapped segment.
@@ -28,6 +28,6 @@ def gather(segment: memoryview, offsets: list[int], dimension: int, *, skip: int
         dimension: Width of a vector.
         skip: Vectors to leave out: with 1, `vector` is the second one and `head` is meaningless.
     """
-    frame = np.dtype([("head", HEAD), ("vector", "<f4", (dimension,))])
+    frame = np.dtype([("head", f"V{HEAD.itemsize}"), ("vector", "<f4", (dimension,))])
     size, ahead = frame.itemsize, 4 * dimension * skip
     return np.frombuffer(b"".join([segment[o + ahead : o + ahead + size] for o in offsets]), frame)
