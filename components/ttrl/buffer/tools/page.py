@@ -20,6 +20,12 @@ from components.ttrl.buffer.tools.opening import view
 
 SHOWN = 8
 SCATTERED = 2000
+SHOWN_NUMBERS = {
+    "records": "records", "frames": "frames", "live_bytes": "in force", "disk_bytes": "log on disk with its spare room",
+    "segments": "segments", "sequence": "last sequence number", "oldest_age_s": "oldest", "dimension": "dimension",
+    "adapter": "adapter", "index": "index", "recovery": "recovery", "sources": "sources", "last_owner": "last owner",
+}  # fmt: skip
+"""What a view knows; queue, latencies and the like are the owner's (see its metrics)."""
 MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 
 
@@ -51,10 +57,22 @@ def stat_page(directory: Path, *, identity: str = "") -> str:
 
 def _table(numbers: dict[str, Any]) -> str:
     rows = []
-    for name, value in numbers.items():
-        text = ", ".join(f"{k} {v}" for k, v in list(value.items())[:12]) if isinstance(value, dict) else str(value)
-        rows.append(f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>")
+    for name, title in SHOWN_NUMBERS.items():
+        value = numbers[name]
+        if name.endswith("_bytes"):
+            text = f"{value / 2**20:,.1f} MiB"
+        elif name.endswith("_age_s"):
+            text = f"{value / 86_400:.1f} days"
+        elif isinstance(value, dict):
+            text = ", ".join(f"{key} {_short(item)}" for key, item in list(value.items())[:12])
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        rows.append(f"<tr><td>{title}</td><td>{html.escape(text)}</td></tr>")
     return f"<table>{''.join(rows)}</table>"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _vector(buffer: ExperienceBuffer, identity: str) -> np.ndarray:
@@ -71,9 +89,9 @@ def _overview(buffer: ExperienceBuffer, numbers: dict[str, Any]) -> bytes:
     axes[0].barh([name[:24] or "(none)" for name, _ in top], [count for _, count in top])
     axes[0].set_title("records by source")
     axes[1].hist(buffer._selection.weights(live), bins=40)
-    axes[1].set_title("priority")
+    axes[1].set(title="priority", ylabel="records")
     axes[2].hist((buffer.clock() - rows.created[live]) / 3600, bins=40)
-    axes[2].set_title("age, hours")
+    axes[2].set(title="age, hours", ylabel="records")
     return _png(figure)
 
 
