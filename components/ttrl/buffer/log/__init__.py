@@ -27,7 +27,7 @@ segment's name was made durable (fsync of the folder) before its first frame was
 unacknowledged commit may survive whole or not at all; a torn one fails its CRC and is dropped. New frames always go
 to a new segment after an unclean stop, so nothing is ever written behind a torn frame.
 
-What a flipped bit loses: the frame it hits (a replay without a snapshot also leaves out an experience whose image is
-hit: it cannot be told from one whose commit was cut short). Readers continue at the next frame (by the length, when the header is good;
-else by searching for the next magic with a matching header CRC).
+What a flipped bit loses: the frame it hits. Readers continue at the next frame (by the length, when the header is good;
+else by searching for the next magic with a matching header CRC). A replay without a snapshot also leaves out an
+experience whose image is hit: it cannot be told from one whose commit was cut short.
 """
