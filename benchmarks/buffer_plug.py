@@ -1,13 +1,14 @@
 """The experience buffer as a contestant of the peer benchmarks (`$BENCH`, a folder holding bench_append.py and the
-rest).
+rest; PLUG=benchmarks/buffer_plug.py).
 
-    python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Async --writers 16 --baseline
-    sqlite-full+lock python -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Sync --writers 1 python
-    -W ignore $BENCH/bench_append.py --plug benchmarks/buffer_plug.py:Sync --recover 100000 python -W ignore
-    $BENCH/flush_audit.py --plug benchmarks/buffer_plug.py:Sync python -W ignore $BENCH/bench_knn.py --plug
-    benchmarks/buffer_plug.py:Flat --n 10000 --only faiss-flat,pixelis-flat python -W ignore $BENCH/bench_knn.py
-    --plug benchmarks/buffer_plug.py:Indexed --only faiss-flat,faiss-hnsw32,pixelis-index python -W ignore
-    $BENCH/bench_sample.py --plug benchmarks/buffer_plug.py:Sampler --n 1000000
+    python -W ignore $BENCH/flush_audit.py --plug $PLUG:Sync
+    python -W ignore $BENCH/bench_append.py --plug $PLUG:Async --writers 16 --baseline sqlite-full+lock
+    python -W ignore $BENCH/bench_append.py --plug $PLUG:Sync --writers 1
+    python -W ignore $BENCH/bench_append.py --plug $PLUG:EightFrames --traj 196000 --writers 16
+    python -W ignore $BENCH/bench_append.py --plug $PLUG:Sync --recover 100000
+    python -W ignore $BENCH/bench_knn.py --plug $PLUG:Flat --n 10000 --only faiss-flat,pixelis-flat
+    python -W ignore $BENCH/bench_knn.py --plug $PLUG:Hnsw --plug $PLUG:Indexed --n 100000
+    python -W ignore $BENCH/bench_sample.py --plug $PLUG:Sampler --n 1000000
 
 What a contestant of bench_append is given is an embedding and a trajectory that msgpack has packed already; ours builds
 an `Experience` around them (the packed trajectory as one attribute), validates, encodes and indexes it: each append is
@@ -103,20 +104,14 @@ class Lmdb(Sync):
 
 
 class EightFrames(Sync):
-    """A record with eight JPEG-sized frames: about 200 KB."""
+    """A record of about 200 KB: the payload (give it with --traj 196000) is stored as eight frames."""
 
     name = "pixelis-buffer-8-frames"
 
     def append(self, number, embedding, payload):
-        frames = [struct.pack("<QQ", number, i) + self.noise[i] for i in range(8)]
-        self.buffer.append(
-            Experience(
-                id=identity(number), question="what is shown?", visual=embedding, attributes={"payload": payload}
-            ),
-            frames,
-        )
-
-    noise = [np.random.default_rng(i).bytes(24_500) for i in range(8)]
+        step = -(-len(payload) // 8)
+        frames = [struct.pack("<QQ", number, i) + payload[i * step : (i + 1) * step] for i in range(8)]
+        self.buffer.append(Experience(id=identity(number), question="what is shown?", visual=embedding), frames)
 
 
 class _Loaded:
