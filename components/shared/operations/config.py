@@ -22,11 +22,13 @@ class OperationsConfig(Section):
     """Source crops with a side of this many pixels or fewer are refused."""
     segment_backend: Literal["classical", "sam2"] = "classical"
     """Who answers SEGMENT_OBJECT_AT: GrabCut at several sizes, or SAM 2 through transformers."""
-    segment_model: str = ""
-    """SAM 2's hub name or folder, with `segment_backend: sam2`."""
-    segment_revision: str = ""
+    track_backend: Literal["classical", "sam2"] = "classical"
+    """Who answers TRACK_OBJECT: a correlation filter with a colour model, or SAM 2's video model."""
+    sam2_model: str = ""
+    """SAM 2's hub name or folder, where a backend is `sam2`; one checkpoint serves pictures and videos."""
+    sam2_revision: str = ""
     """Pinned revision of a hub name."""
-    segment_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    sam2_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """Where SAM 2 runs."""
     time_limit_s: float = Field(30.0, gt=0, le=600)
     """A call that takes longer fails with `timeout`."""
@@ -45,8 +47,8 @@ class OperationsConfig(Section):
 
     @model_validator(mode="after")
     def _sam2_needs_a_model(self) -> Self:
-        if self.segment_backend == "sam2" and not self.segment_model:
-            raise ValueError("segment_model must name SAM 2 weights when segment_backend is 'sam2'")
+        if "sam2" in (self.segment_backend, self.track_backend) and not self.sam2_model:
+            raise ValueError("sam2_model must name SAM 2 weights where segment_backend or track_backend is 'sam2'")
         return self
 
 

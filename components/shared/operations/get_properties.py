@@ -54,20 +54,23 @@ def measure(image: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
         image: uint8 RGB (height, width, 3).
         mask: bool (height, width) where only a part counts, None for all of it.
     """
-    inside = image.reshape(-1, 3) if mask is None else image[mask]
+    core = None if mask is None else inner(mask)
+    inside = image.reshape(-1, 3) if core is None else image[core]
     found: dict[str, Any] = {
         "colours": [[name, share] for name, share in dominant_colours(inside[:: max(len(inside) // MAX_PIXELS, 1)])],
         "mean_rgb": [round(float(v)) for v in inside.mean(axis=0)],
     }
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    core = mask
-    if mask is not None:
-        eroded = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
-        core = eroded if eroded.sum() > 24 else mask
     found |= texture(grey, core)
     if mask is not None:
         found |= shape(mask)
     return found
+
+
+def inner(mask: np.ndarray) -> np.ndarray:
+    """The mask without its rim of two pixels, where video coding mixes colours; all of it where little would remain."""
+    eroded = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
+    return eroded if eroded.sum() > 24 else mask
 
 
 def texture(grey: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def get_properties(config: OperationsConfig) -> Operation:
             assert arguments.box is not None
             box = to_pixels(arguments.box, width, height)
         x0, y0, x1, y1 = box
-        inner = None if mask is None else mask[y0:y1, x0:x1]
+        cropped = None if mask is None else mask[y0:y1, x0:x1]
         area = int(mask.sum()) if mask is not None else (x1 - x0) * (y1 - y0)
         centre = [round((x0 + x1) / 2 / width * 1000), round((y0 + y1) / 2 / height * 1000)]
         data = {
@@ -171,7 +174,7 @@ def get_properties(config: OperationsConfig) -> Operation:
             },
             "centre": centre,
             "position": place_words(*centre),
-            **measure(frame[y0:y1, x0:x1], inner),
+            **measure(frame[y0:y1, x0:x1], cropped),
         }
         drawing = Drawing(arguments.frame, box, mask, data["colours"][0][0])
         return OperationResult(True, sentence(data), data=data, drawings=(drawing,))
@@ -181,6 +184,7 @@ def get_properties(config: OperationsConfig) -> Operation:
         "Measure a region: size, position, colours, shape, orientation, texture and sharpness.",
         GetPropertiesArguments,
         run,
+        version="2",
         example={"frame": 8, "box": [250, 0, 500, 250]},
         frames_used=only_frame,
     )

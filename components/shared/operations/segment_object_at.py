@@ -7,18 +7,17 @@ Backend `sam2` is SAM 2 through transformers (sam2.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from components.shared.operations import point_segmentation, sam2
 from components.shared.operations.arguments import Arguments, Coordinate, FrameIndex
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_thousandths
 from components.shared.operations.masks import encode_mask, mask_box
 from components.shared.operations.operation import Operation, only_frame
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
-from components.shared.runtime.errors import ModelNotReadyError
 
 MIN_SIDE = 16
 """Frames with a smaller side hold nothing to segment."""
@@ -35,26 +34,10 @@ class SegmentArguments(Arguments):
 def segment_object_at(config: OperationsConfig) -> Operation:
     """The SEGMENT_OBJECT_AT operation."""
 
-    def prepare() -> None:
-        if config.segment_backend == "sam2":
-            loaded()
-
-    def loaded() -> Any:
-        from components.shared.operations.sam2 import load_model
-
-        try:
-            return load_model(config.segment_model, config.segment_revision, config.segment_device)
-        except ModelNotReadyError as error:
-            raise OperationFault("unavailable", error.message, "another operation") from error
-
     def find(frame: np.ndarray, x: int, y: int) -> tuple[np.ndarray, float] | None:
         if config.segment_backend == "sam2":
-            from components.shared.operations import sam2
-
-            return sam2.segment_at(frame, x, y, loaded())
-        from components.shared.operations.point_segmentation import segment_at
-
-        return segment_at(frame, x, y)
+            return sam2.segment_at(frame, x, y, sam2.configured_model(config, "Sam2Model"))
+        return point_segmentation.segment_at(frame, x, y)
 
     def run(arguments: SegmentArguments, frames: Sequence[np.ndarray]) -> OperationResult:
         frame = frames[arguments.frame]
@@ -82,7 +65,7 @@ def segment_object_at(config: OperationsConfig) -> Operation:
         SegmentArguments,
         run,
         example={"frame": 8, "x": 500, "y": 400},
-        version=f"1 {config.segment_backend} {config.segment_model} {config.segment_revision}",
+        version=f"2 {config.segment_backend} {config.sam2_model} {config.sam2_revision}",
         frames_used=only_frame,
-        prepare=prepare,
+        prepare=(lambda: sam2.configured_model(config, "Sam2Model")) if config.segment_backend == "sam2" else None,
     )

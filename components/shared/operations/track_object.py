@@ -1,4 +1,8 @@
-"""TRACK_OBJECT: follow a box from one frame to another, forwards or backwards (tracking.py says how)."""
+"""TRACK_OBJECT: follow a box from one frame to another, forwards or backwards.
+
+Backend `classical` is a correlation filter beside a colour model (tracking.py). Backend `sam2` is SAM 2's video model
+through transformers (sam2_tracking.py).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from components.shared.operations import sam2
 from components.shared.operations.arguments import Arguments, BoxThousandths, FrameIndex
 from components.shared.operations.config import OperationsConfig
 from components.shared.operations.frames import to_pixels, to_thousandths
 from components.shared.operations.operation import Operation
 from components.shared.operations.result import Drawing, OperationFault, OperationResult
+from components.shared.operations.sam2_tracking import Sam2Tracker
+from components.shared.operations.tracking import CorrelationTracker, FloatBox
 
 MAX_FRAMES = 1000
 """Frames one call may follow."""
@@ -40,9 +47,12 @@ def path(arguments: TrackArguments, num_frames: int) -> list[int]:
 def track_object(config: OperationsConfig) -> Operation:
     """The TRACK_OBJECT operation."""
 
-    def run(arguments: TrackArguments, frames: Sequence[np.ndarray]) -> OperationResult:
-        from components.shared.operations.tracking import CorrelationTracker
+    def start(frame: np.ndarray, box: FloatBox) -> CorrelationTracker | Sam2Tracker:
+        if config.track_backend == "sam2":
+            return Sam2Tracker(frame, box, sam2.configured_model(config, "Sam2VideoModel"))
+        return CorrelationTracker(frame, box)
 
+    def run(arguments: TrackArguments, frames: Sequence[np.ndarray]) -> OperationResult:
         first = frames[arguments.frame]
         end = len(frames) - 1 if arguments.to is None else arguments.to
         frames[end]  # a missing last frame is said before any work
@@ -55,7 +65,7 @@ def track_object(config: OperationsConfig) -> Operation:
             raise OperationFault(
                 "crop_too_small", "the target is too small to follow.", f"{MIN_SIDE} px or more a side"
             )
-        tracker = CorrelationTracker(first, box)
+        tracker = start(first, box)
         entries = [{"frame": arguments.frame, "box": list(to_thousandths(box, width, height)), "confidence": 1.0}]
         drawings = [Drawing(arguments.frame, box, label="start")]
         lost_at: int | None = None
@@ -85,7 +95,9 @@ def track_object(config: OperationsConfig) -> Operation:
         TrackArguments,
         run,
         example={"frame": 0, "box": [400, 300, 600, 500], "to": 15},
+        version=f"2 {config.track_backend} {config.sam2_model} {config.sam2_revision}",
         frames_used=used,
+        prepare=(lambda: sam2.configured_model(config, "Sam2VideoModel")) if config.track_backend == "sam2" else None,
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -37,6 +42,11 @@ def hang(arguments, frames):
 def die(arguments, frames):
     os._exit(7)
 
+@operation("SLOW_TO_LOAD", "Loads for longer than a call may take.", FrameOnly, example={"frame": 0}, frames_used=one,
+           prepare=lambda: time.sleep(2.5))
+def slow_to_load(arguments, frames):
+    return OperationResult(True, "loaded")
+
 @operation("EAT", "Takes all memory.", FrameOnly, example={"frame": 0}, frames_used=one)
 def eat(arguments, frames):
     return OperationResult(True, str(len(bytearray(64 * 2**30))))
@@ -51,25 +61,45 @@ mean_green = pixelis_green:mean_green
 hang = pixelis_green:hang
 die = pixelis_green:die
 eat = pixelis_green:eat
+slow_to_load = pixelis_green:slow_to_load
 configured = pixelis_green:make
 broken = pixelis_green:broken
 absent = pixelis_green:does_not_exist
 """
 
 
-@pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An installed distribution `pixelis-green`."""
-    (tmp_path / "pixelis_green.py").write_text(SOURCE)
-    info = tmp_path / "pixelis_green-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pixelis-green\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    import sys
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the distribution `pixelis-green` from its wheel."""
+    folder = tmp_path_factory.mktemp("plugin")
+    wheel, info = folder / "pixelis_green-1.0-py3-none-any.whl", "pixelis_green-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("pixelis_green.py", SOURCE)
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: pixelis-green\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/entry_points.txt", ENTRY_POINTS)
+        archive.writestr(f"{info}/RECORD", "")
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile", "--quiet"]
+    subprocess.run([*pip, "--disable-pip-version-check", "--target", folder / "site", wheel], check=True, timeout=120)
+    return folder / "site"
 
+
+@pytest.fixture
+def plugin(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The installed distribution on this process' path."""
+    monkeypatch.syspath_prepend(str(installed))
+    yield
     sys.modules.pop("pixelis_green", None)
+
+
+def test_a_person_runs_an_installed_plugin_from_the_command_line(installed: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "green.png"), cv2.cvtColor(FRAME, cv2.COLOR_RGB2BGR))
+    code = "from pipelines.cli import main; main()"
+    call = ["operations", "run", "MEAN_GREEN", "--image", str(tmp_path / "green.png")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code, *call], env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip().splitlines()[-1] == "200"
 
 
 @pytest.mark.usefixtures("plugin")
@@ -103,6 +133,12 @@ class TestPlugin:
         assert codes == ["ok", "internal", "internal", "timeout", "ok", "unknown_operation", "frame_out_of_range", "ok"]
         assert "exit code 7" in results[1].text and "MemoryError" in results[2].text
         assert results[4].text == "100" and np.array_equal(results[7].image, FRAME)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_loading_a_model_in_a_worker_does_not_count_against_the_calls_limit() -> None:
+    with OperationPool(OperationsConfig(time_limit_s=0.5), workers=1) as pool:
+        assert pool.execute("SLOW_TO_LOAD", {"frame": 0}, [FRAME]).text == "loaded"
 
 
 def test_two_workers_give_ordered_results() -> None:

@@ -31,6 +31,22 @@ FRAMES = [np.random.default_rng(index).integers(0, 255, (90, 120, 3), np.uint8) 
 BUILT_IN = default_registry()
 
 
+KEYS = sorted({key for name in BUILT_IN.names() for key in BUILT_IN.get(name).arguments.model_fields})
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """Any JSON-like value, numbers beyond all bounds and bytes included."""
+    leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary())
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=5),
+            st.dictionaries(st.one_of(st.sampled_from([*KEYS, "size", "counts"]), st.text()), inner, max_size=5),
+        ),
+        max_leaves=12,
+    )
+
+
 class NoArguments(Arguments):
     """No arguments."""
 
@@ -103,6 +119,28 @@ class TestCallersMistakes:
             ("ZOOM_IN", {"frame": 0, "box": [0, 0, 500, 500], "zoom": 2}, "invalid_arguments", "zoom"),
             ("ZOOM_IN", {"frame": 7, "box": [0, 0, 500, 500]}, "frame_out_of_range", "from 0 to 2"),
             ("ZOOM_IN", {"frame": 0, "box": [0, 0, 100, 100]}, "crop_too_small", "28"),
+            ("SEGMENT_OBJECT_AT", {"frame": 0, "x": 1000.5, "y": 5}, "invalid_arguments", "1000"),
+            ("SEGMENT_OBJECT_AT", {"frame": 0, "x": float("nan"), "y": 5}, "invalid_arguments", "x"),
+            ("SEGMENT_OBJECT_AT", {"frame": 3, "x": 5, "y": 5}, "frame_out_of_range", "from 0 to 2"),
+            ("GET_PROPERTIES", {"frame": 0}, "invalid_arguments", "box or a mask"),
+            ("GET_PROPERTIES", {"frame": 0, "box": [5, 5, 5, 9]}, "invalid_arguments", "empty"),
+            (
+                "GET_PROPERTIES",
+                {"frame": 0, "mask": {"size": [90, 120], "counts": [-1]}},
+                "invalid_arguments",
+                "counts",
+            ),
+            ("GET_PROPERTIES", {"frame": 0, "mask": {"size": [9, 9], "counts": [81]}}, "invalid_arguments", "120x90"),
+            (
+                "GET_PROPERTIES",
+                {"frame": 0, "mask": {"size": [90, 120], "counts": [10800]}},
+                "invalid_arguments",
+                "empty",
+            ),
+            ("READ_TEXT", {"frame": 0, "box": [0, 0, 1, 1]}, "crop_too_small", "4 px"),
+            ("READ_TEXT", {"frame": -1}, "invalid_arguments", "frame"),
+            ("TRACK_OBJECT", {"frame": 0, "box": [0, 0, 500, 500], "to": 99}, "frame_out_of_range", "from 0 to 2"),
+            ("TRACK_OBJECT", {"frame": 0, "box": [0, 0, 10, 10]}, "crop_too_small", "6 px"),
         ],
     )
     def test_each_gets_its_error(self, name: Any, arguments: Any, code: str, needle: str) -> None:
@@ -112,6 +150,7 @@ class TestCallersMistakes:
         assert result.error is not None and result.error.code == code
         assert needle in result.text
         assert not registry.faults, "a caller's mistake is no fault of the operation"
+        assert registry.mistakes == {(name if name in registry.names() else "?", code): 1}
 
     @pytest.mark.parametrize(
         ("frames", "code"),
@@ -135,36 +174,32 @@ class TestCallersMistakes:
         results = registry.execute_many([("ZOOM_IN", {"frame": 0, "box": [0, 0, 500, 500]})] * 1000, FRAMES)
         assert [r.ok for r in results] == [True] * 5 + [False] * 995
         assert results[5].error is not None and results[5].error.code == "too_many_calls"
+        assert registry.mistakes["?", "too_many_calls"] == 995
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
-        name=st.one_of(st.sampled_from(["ZOOM_IN", "zoom_in"]), st.text(), st.none(), st.integers()),
-        arguments=st.recursive(
-            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()),
-            lambda inner: st.one_of(
-                st.lists(inner, max_size=5),
-                st.dictionaries(
-                    st.one_of(st.sampled_from(["frame", "box", "point", "factor", "padding"]), st.text()),
-                    inner,
-                    max_size=5,
-                ),
-            ),
-            max_leaves=12,
-        ),
+        name=st.one_of(st.sampled_from(BUILT_IN.names()), st.text(), st.none(), st.integers()),
+        arguments=st.one_of(anything(), st.dictionaries(st.sampled_from(KEYS), anything(), max_size=4)),
     )
     def test_fuzz_never_raises_and_always_explains(self, name: Any, arguments: Any) -> None:
         result = BUILT_IN.execute(name, arguments, FRAMES)
         assert result.ok or (result.error is not None and result.error.message and result.text)
+        assert not BUILT_IN.faults, "whatever a caller writes is no fault of an operation"
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(
-        text=st.text(max_size=60),
-        cut=st.integers(0, 60),
+        name=st.sampled_from(BUILT_IN.names()),
+        text=st.one_of(
+            st.text(max_size=60), st.sampled_from(["NaN", "1e999", "null", '"', "{}", "[[", "\\u0000", "-0"])
+        ),
+        first=st.integers(0, 80),
+        length=st.integers(0, 10),
     )
-    def test_fuzz_of_broken_json(self, text: str, cut: int) -> None:
-        good = json.dumps({"frame": 0, "box": [0, 0, 500, 500]})
-        result = BUILT_IN.execute("ZOOM_IN", good[:cut] + text + good[cut + len(text) // 2 :], FRAMES)
-        assert result.ok or result.error is not None
+    def test_fuzz_of_broken_json(self, name: str, text: str, first: int, length: int) -> None:
+        good = json.dumps(BUILT_IN.get(name).example)
+        result = BUILT_IN.execute(name, good[:first] + text + good[first + length :], FRAMES)
+        assert result.ok or (result.error is not None and result.error.message)
+        assert not BUILT_IN.faults
 
 
 class TestPluginFaults:
@@ -210,6 +245,45 @@ class TestPluginFaults:
         release.set()
         assert codes == ["timeout", "timeout", "quarantined", "quarantined"]
         assert time.monotonic() - start < 5
+
+    def test_a_plugin_whose_loading_hangs_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("components.shared.operations.registry.PREPARE_LIMIT_S", 0.05)
+        release = threading.Event()
+        result, registry = run_plugin(lambda a, f: OperationResult(True), prepare=lambda: release.wait(30))
+        release.set()
+        assert result.error is not None and result.error.code == "timeout" and "to load" in result.text
+        assert registry.faults["PLUGIN", "timeout"] == 1
+
+    @pytest.mark.parametrize("part", ["prepare", "frames_used"])
+    @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3)])
+    def test_a_plugin_that_raises_outside_its_body(self, part: str, error: BaseException) -> None:
+        def fail(*given: Any) -> Any:
+            raise error
+
+        result, registry = run_plugin(lambda a, f: OperationResult(True), **{part: fail})
+        assert result.error is not None and result.error.code == "internal"
+        assert registry.faults["PLUGIN", "internal"] == 1
+
+    def test_loading_happens_once_and_is_tried_again_after_a_failure(self) -> None:
+        loaded: list[int] = []
+
+        def prepare() -> None:
+            loaded.append(1)
+            if len(loaded) == 1:
+                raise OSError("network")
+
+        registry = Registry(OperationsConfig(), [plugin(lambda a, f: OperationResult(True), prepare=prepare)])
+        assert [registry.execute("PLUGIN", {}, FRAMES).ok for _ in range(4)] == [False, True, True, True]
+        assert len(loaded) == 2
+
+    def test_arguments_without_a_schema_are_refused_at_the_door(self) -> None:
+        class Opaque(Arguments):
+            model_config = {"arbitrary_types_allowed": True}
+            thing: threading.Event
+
+        item = Operation("OPAQUE", "", Opaque, lambda a, f: OperationResult(True))
+        with pytest.raises(ConfigError, match="JSON schema"):
+            Registry(operations=[item])
 
     def test_a_plugin_cannot_change_the_callers_frames(self) -> None:
         before = FRAMES[0].copy()
