@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from components.shared.operations.command import list_rows, load_frames, run_operation, schemas_json
-from components.shared.operations.drawing import draw
-from components.shared.operations.result import Drawing
+from components.shared.operations.drawing import close_view, draw_result, panel
+from components.shared.operations.result import Drawing, OperationResult
 from components.shared.runtime.errors import InputError
 
 
@@ -70,5 +70,26 @@ def test_drawing_changes_only_a_copy() -> None:
     frame = np.zeros((40, 60, 3), np.uint8)
     mask = np.zeros((40, 60), bool)
     mask[10:20, 10:20] = True
-    drawn = draw(frame, [Drawing(0, (10, 10, 20, 20), mask, "thing")])
+    drawn = panel(frame, [Drawing(0, (10, 10, 20, 20), mask)], 60, 40)
     assert not frame.any() and drawn[15, 15].any() and not drawn[35, 55].any()
+
+
+def test_what_is_small_is_also_shown_closer() -> None:
+    frame = np.zeros((480, 640, 3), np.uint8)
+    frame[100:120, 300:330] = 255
+    small, large = Drawing(0, (300, 100, 330, 120)), Drawing(0, (0, 0, 640, 300))
+    view = close_view(frame, [small])
+    assert view is not None and view[0] <= 300 < 330 <= view[2] and view[1] <= 100 < 120 <= view[3]
+    assert close_view(frame, [large]) is None and close_view(frame, []) is None
+    widths = [
+        draw_result([frame], OperationResult(True, drawings=(item,)), width=200).shape[1] for item in (small, large)
+    ]
+    assert widths == [400, 200]
+
+
+@pytest.mark.parametrize("box", [(0, 0, 5, 5), (635, 475, 640, 480), (0, 0, 640, 480)])
+def test_labels_stay_inside_the_picture(box: tuple[int, int, int, int]) -> None:
+    frame = np.zeros((480, 640, 3), np.uint8)
+    with_label, without = (panel(frame, [Drawing(0, box, label=text)], 320, 240) for text in ("a long label", ""))
+    assert with_label.shape == without.shape
+    assert (with_label != without).any(axis=2).sum() > 300, "the plate is whole"
