@@ -85,8 +85,8 @@ def named_samples() -> tuple[np.ndarray, np.ndarray]:
     }
     pairs = [(code, NAMES.index(name)) for name, codes in ISCC_NBS.items() for code in codes.split()]
     for name, code in XKCD_COLORS.items():
-        noun = name.removeprefix("xkcd:").replace("/", " ").split()[-1]
+        noun = str(name).removeprefix("xkcd:").replace("/", " ").split()[-1]
         if (term := terms.get(noun)) is not None:
-            pairs.append((code.removeprefix("#"), NAMES.index(term)))
+            pairs.append((str(code).removeprefix("#"), NAMES.index(term)))
     colours = np.array([list(bytes.fromhex(code)) for code, _ in pairs], np.uint8)
     return colours, np.array([index for _, index in pairs], np.intp)

@@ -41,7 +41,7 @@ class Sam2Tracker:
         self._height, self._width = frame.shape[:2]
         self._side = int(model.config.prompt_encoder_config.image_size)
         self._reach = max(int(model.config.num_maskmem), int(model.config.max_object_pointers_in_encoder)) + 1
-        self._session: Any = Sam2VideoInferenceSession(
+        session: Any = Sam2VideoInferenceSession(
             video=None,
             video_height=self._height,
             video_width=self._width,
@@ -50,16 +50,17 @@ class Sam2Tracker:
             video_storage_device=model.device,
             dtype=model.dtype,
         )
-        self._number = self._session.add_new_frame(model_input(frame, self._side))
+        self._number = session.add_new_frame(model_input(frame, self._side))
         corners = np.array(box).reshape(2, 2) * self._side / (self._width, self._height)
         prompt = {
             "point_coords": torch.tensor(corners[None, None], dtype=torch.float32),
             "point_labels": torch.tensor([[BOX_CORNERS]], dtype=torch.int32),
         }
-        self._session.add_point_inputs(self._session.obj_id_to_idx(OBJECT), self._number, prompt)
-        self._session.obj_with_new_inputs = [OBJECT]
-        model(self._session, frame_idx=self._number)
-        self._session.processed_frames.pop(self._number)
+        session.add_point_inputs(session.obj_id_to_idx(OBJECT), self._number, prompt)
+        session.obj_with_new_inputs = [OBJECT]
+        model(session, frame_idx=self._number)
+        session.processed_frames.pop(self._number)
+        self._session = session
 
     def update(self, frame: np.ndarray) -> Tracked:
         """Find the target in the next frame."""
