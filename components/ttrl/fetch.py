@@ -1,14 +1,13 @@
 """`python -m components.ttrl.fetch --into DIR`: brings the promoted model from the object store to its volume.
 
-Role: the init container of the service on a cluster. PIXELIS_MODEL_URI (s3:// or minio://) and PIXELIS_MODEL_SHA256 say
-what to bring; the store's address and keys come from boto3's own variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID …).
+Role: the init container of the service on a cluster. PIXELIS_MODEL_URI (s3://, minio:// or gs://) and
+PIXELIS_MODEL_SHA256 say what to bring; the store's address and keys: components/shared/runtime/stores.py.
 
     DIR/<sha256>/    a model folder, complete
     DIR/current      link to the one that serves; absent where no model is promoted
 
 Guarantees: `current` never names a folder that is incomplete or whose content has another digest; a model that is
 already there is not fetched again; the last two models stay, so that a rollback needs no store.
-Not guaranteed: gs:// and other stores (use the S3 interface of the store).
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from components.shared.runtime.artifacts import tree_digest
-from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault, PixelisError
+from components.shared.runtime.errors import ArtifactError, EnvironmentFault, PixelisError
 from components.shared.runtime.logs import configure_logging
 from components.shared.runtime.records import read_artifact_record
+from components.shared.runtime.stores import fetch_folder
 
 log = logging.getLogger(__name__)
 CURRENT = "current"
@@ -57,7 +56,13 @@ def fetch(uri: str, sha256: str, into: Path) -> Path | None:
         part = into / f".part-{sha256}"
         for left in (part, target):
             shutil.rmtree(left, ignore_errors=True)
-        num_files, size_bytes = download(uri, part)
+        try:
+            num_files, size_bytes = fetch_folder(uri, part)
+        except EnvironmentFault as error:
+            raise EnvironmentFault(
+                f"{error.message} The service gets no model.",
+                remedy="Check the Secret pixelis-model-store and the network policies.",
+            ) from error
         found = tree_digest(part)
         if found != sha256:
             shutil.rmtree(part)
@@ -79,48 +84,6 @@ def is_whole(folder: Path) -> bool:
     except (PixelisError, OSError, KeyError):
         return False
     return True
-
-
-def download(uri: str, into: Path) -> tuple[int, int]:
-    """Fetch all objects under a prefix; returns (files, bytes).
-
-    Raises:
-        ConfigError: an address of another kind than s3:// or minio://.
-        ArtifactError: nothing under the prefix.
-        EnvironmentFault: the store does not answer or refuses.
-    """
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    parts = urlsplit(uri)
-    if parts.scheme not in ("s3", "minio") or not parts.netloc:
-        raise ConfigError(f"model address {uri!r} is not of the form s3://bucket/folder; nothing was fetched.")
-    prefix = parts.path.strip("/") + "/"
-    num_files = size_bytes = 0
-    try:
-        store = boto3.client("s3")
-        for page in store.get_paginator("list_objects_v2").paginate(Bucket=parts.netloc, Prefix=prefix):
-            for item in page.get("Contents", []):
-                target = inside(into, item["Key"].removeprefix(prefix))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                store.download_file(parts.netloc, item["Key"], str(target))
-                num_files, size_bytes = num_files + 1, size_bytes + item["Size"]
-    except (BotoCoreError, ClientError) as error:
-        raise EnvironmentFault(
-            f"{uri} cannot be read ({error}), so the service gets no model.",
-            remedy="Check the Secret pixelis-model-store and the network policies.",
-        ) from error
-    if not num_files:
-        raise ArtifactError(f"nothing is stored under {uri}, so the service gets no model.")
-    return num_files, size_bytes
-
-
-def inside(folder: Path, name: str) -> Path:
-    """A path under a folder; a name that leads out of it is refused."""
-    target = (folder / name).resolve()
-    if not name or not target.is_relative_to(folder.resolve()):
-        raise ArtifactError(f"object name {name!r} leads out of {folder}; nothing of this model is served.")
-    return target
 
 
 def point(link: Path, target: Path) -> None:

@@ -93,7 +93,9 @@ class RecordingsConfig(StepSection):
     source: Literal["twin", "openpack", "segments"] = "twin"
     """`twin`: rendered here; `openpack`: an official tree; `segments`: a folder of videos with segments.csv."""
     path: str = ""
-    """Folder of the recordings; unused by the twin."""
+    """Folder of the recordings, or its address in an object store (s3://, minio://, gs://); unused by the twin."""
+    listing: str = ""
+    """Digest of names, sizes and times under `path`, filled by `configure`: new recordings are not taken for old."""
     train_people: tuple[str, ...] = ("U0101", "U0102", "U0103", "U0104", "U0105", "U0106")
     """OpenPack people on the training side (aliases are resolved)."""
     validation_people: tuple[str, ...] = ("U0107",)
@@ -111,7 +113,7 @@ class RecordingsConfig(StepSection):
     max_bad_share: float = Field(0.2, ge=0.0, le=1.0)
     """The step fails when more than this share of the recordings cannot be read."""
     copy_videos: bool = True
-    """Copy a segments or OpenPack video into the artifact; False records its absolute path."""
+    """Copy a segments or OpenPack video into the artifact; False records its absolute path (never of an address)."""
     workers: int = Field(0, ge=0, le=256)
     """Processes that render; 0 is one per core. The result does not depend on it."""
     twin: TwinSection = TwinSection()

@@ -8,7 +8,10 @@ usable fails it too. Not guaranteed: that every side is filled: the report says 
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from components.data_synthesis.recordings.contact_sheet import draw_in_child
 from components.data_synthesis.recordings.gathered import Gathered
 from components.shared.runtime.errors import InputError
 from components.shared.runtime.report import Report
+from components.shared.runtime.stores import fetch_folder, is_address
 from components.shared.work.grammar import count_transitions
 from components.shared.work.manifest import Manifest, Recording, save_manifest
 from components.shared.work.operations import CAPTIONS, LABELS, NULL_NAME
@@ -52,7 +56,8 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
         StepError: the twin's rendering stopped.
     """
     started = time.monotonic()
-    gathered, by_person = _gather(config, outputs)
+    with _at_hand(config) as near:
+        gathered, by_person = _gather(near, outputs)
     _refuse_bad(config, gathered)
     refuse_leaks([(recording.subject, recording.split) for recording in gathered.recordings])
     null_label = None if config.source == "segments" else NULL_NAME
@@ -78,6 +83,22 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
     if sheet is not None:
         report.pictures["What each operation looks like"] = sheet
     return report
+
+
+@contextmanager
+def _at_hand(config: RecordingsConfig) -> Iterator[RecordingsConfig]:
+    """The configuration with a folder on this machine: what lies in an object store is fetched, and copied from there.
+
+    Raises:
+        ArtifactError, EnvironmentFault: nothing there, or the store does not answer.
+    """
+    if config.source == "twin" or not is_address(config.path):
+        yield config
+        return
+    with tempfile.TemporaryDirectory(prefix="pixelis-recordings-") as folder:
+        num_files, size_bytes = fetch_folder(config.path, Path(folder))
+        log.info("fetched %d files, %d bytes from %s", num_files, size_bytes, config.path)
+        yield config.model_copy(update={"path": folder, "copy_videos": True})
 
 
 def _gather(config: RecordingsConfig, outputs: RecordingsOutputs) -> tuple[Gathered, bool]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.data_synthesis.recordings.split import Unit, split_units
-from components.shared.runtime.errors import InputError
+from components.shared.runtime.errors import ArtifactError, InputError
+from components.shared.runtime.stores import put_folder
 from components.shared.work.manifest import load_manifest
 
 DATA = Path(os.environ.get("PIXELIS_SHARED_DATA", "../shared/data"))
@@ -53,6 +54,19 @@ def test_urfd_is_read_as_it_is(run_recordings, tmp_path) -> None:
     assert all((outputs.recordings / r.video).is_file() for r in manifest.recordings)
     labelled = sum(s.end_s - s.start_s for r in manifest.recordings for s in r.segments)
     assert labelled == pytest.approx(153, abs=1.5)
+
+
+def test_a_folder_in_an_object_store_gives_what_the_folder_gives(run_recordings, folder, tmp_path, store) -> None:
+    annotate(folder, *GOOD)
+    put_folder(folder, "s3://mlpipeline/data/segments")
+    near, _ = run_recordings(tmp_path / "1", {"source": "segments", "path": str(folder)})
+    far, _ = run_recordings(
+        tmp_path / "2", {"source": "segments", "path": "s3://mlpipeline/data/segments", "copy_videos": False}
+    )
+    assert load_manifest(far.recordings) == load_manifest(near.recordings)
+    assert all((far.recordings / r.video).is_file() for r in load_manifest(far.recordings).recordings)
+    with pytest.raises(ArtifactError, match="nothing is stored under s3://mlpipeline/data/none"):
+        run_recordings(tmp_path / "3", {"source": "segments", "path": "s3://mlpipeline/data/none"})
 
 
 def test_the_split_does_not_depend_on_row_order(run_recordings, folder, tmp_path) -> None:
