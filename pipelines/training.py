@@ -9,6 +9,7 @@ No `from __future__ import annotations` here: kfp reads the types of the run for
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from kfp import dsl
@@ -16,7 +17,7 @@ from kfp import dsl
 from components.alignment.component import alignment
 from components.base_model.component import base_model
 from components.configure.component import configure
-from components.configure.config import DESTINATIONS
+from components.configure.config import DESTINATIONS, weights_value
 from components.data_synthesis.clips.component import clip_groups, clips, clips_join
 from components.data_synthesis.recordings.component import recordings
 from components.data_synthesis.trajectories.component import trajectories
@@ -38,8 +39,9 @@ def form_defaults(config: Any) -> dict[str, Any]:
     """The run form's values as the configuration has them."""
     values = {}
     for key, destination in DESTINATIONS.items():
-        section, _, name = destination.partition(".")
-        values[key] = getattr(getattr(config, section), name)
+        values[key] = attrgetter(destination)(config)
+    chosen = config.base_model
+    values["base_weights"] = weights_value(chosen.kind, chosen.hub.repo, chosen.hub.revision)
     return values
 
 
@@ -73,7 +75,10 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
         seed: int = default["seed"],
         source: str = default["source"],
         data_uri: str = default["data_uri"],
+        base_weights: str = default["base_weights"],
+        num_people: int = default["num_people"],
         max_clips: int = default["max_clips"],
+        sft_steps: int = default["sft_steps"],
         deploy: bool = default["deploy"],
         overrides: str = "{}",
     ) -> None:
@@ -82,8 +87,11 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
         Args:
             seed: Seed of every step.
             source: Where recordings come from: twin, openpack or segments.
-            data_uri: Folder of the recordings; empty for the digital twin.
+            data_uri: Folder of the recordings, or s3://bucket/folder (minio://, gs://); empty for the digital twin.
+            base_weights: The policy's starting weights: tiny, or repository@commit of the hub; empty: the profile's.
+            num_people: People the digital twin renders for training; other sources bring their own.
             max_clips: Cap on training clips, 0 for none.
+            sft_steps: Optimiser steps of fine-tuning at most.
             deploy: Start the service when the gate promotes the model.
             overrides: Further configuration keys by section, as JSON.
         """
@@ -96,7 +104,10 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
                     seed=seed,
                     source=source,
                     data_uri=data_uri,
+                    base_weights=base_weights,
+                    num_people=num_people,
                     max_clips=max_clips,
+                    sft_steps=sft_steps,
                     deploy=deploy,
                     overrides=overrides,
                 ),

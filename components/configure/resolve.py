@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from components.configure.config import DESTINATIONS, RunForm
+from components.configure.config import DESTINATIONS, RunForm, weights_keys
 from components.configure.sources import source_digest
 from components.shared.runtime.config import StepSection, canonical_json, describe
 from components.shared.runtime.errors import ConfigError
+from components.shared.runtime.stores import listing_digest
 
 
 def resolve_sections(
@@ -44,14 +45,17 @@ def resolve_sections(
     except ValidationError as error:
         raise ConfigError(describe(error, "run form"), remedy="Correct the value in the run form.") from error
     for key, destination in DESTINATIONS.items():
-        target, _, field = destination.partition(".")
-        merged[target][field] = getattr(values, key)
+        target, *path = destination.split(".")
+        lay_over(merged[target], nested(path, getattr(values, key)))
+    if values.base_weights:
+        lay_over(merged["base_model"], weights_keys(values.base_weights))
     for name, over in overrides.items():
         if name not in merged:
             raise ConfigError(
                 f"overrides.{name}: no such section; nothing was run.", remedy=f"Choose one of {sorted(merged)}."
             )
         lay_over(merged[name], over)
+    note_listing(merged["recordings"])
     run_defaults = profile["run"]
     result = {}
     for name, reference in classes.items():
@@ -61,6 +65,19 @@ def resolve_sections(
                 section[key] = merged["run"][key]
         result[name] = validated(name, reference, section).canonical()
     return result
+
+
+def note_listing(recordings: dict[str, Any]) -> None:
+    """Say in the section what lies where the recordings come from: the step must run again when that changes."""
+    if recordings.get("source") != "twin" and recordings.get("path"):
+        recordings["listing"] = listing_digest(recordings["path"])
+
+
+def nested(path: list[str], value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} from ["a", "b"]."""
+    for name in reversed(path):
+        value = {name: value}
+    return value  # type: ignore[no-any-return]
 
 
 def lay_over(base: dict[str, Any], over: dict[str, Any]) -> None:

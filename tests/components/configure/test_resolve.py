@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,45 @@ def resolve(form: dict | None = None, overrides: dict | None = None) -> dict[str
 
 
 def test_the_form_reaches_the_sections() -> None:
-    found = resolve({"seed": 11, "deploy": False, "max_clips": 50})
+    found = resolve({"seed": 11, "deploy": False, "max_clips": 50, "num_people": 7, "sft_steps": 9})
+    assert (found["recordings"]["twin"]["num_train_people"], found["sft"]["steps"]) == (7, 9)
     assert {section["seed"] for section in found.values()} == {11}
     assert found["ttrl"]["deploy"] is False
     assert found["clips"]["max_clips"] == 50
+
+
+def test_the_forms_weights_are_the_hubs_or_the_tiny_ones_or_the_profiles() -> None:
+    before = resolve()["base_model"]
+    found = resolve({"base_weights": f"Qwen/Qwen2.5-VL-7B-Instruct@{'a' * 40}"})["base_model"]
+    assert (found["kind"], found["hub"]["repo"]) == ("hub", "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert found["hub"]["revision"] == "a" * 40
+    assert found["hub"]["max_pixels"] == before["hub"]["max_pixels"]
+    assert resolve({"base_weights": ""})["base_model"] == resolve({"base_weights": "tiny"})["base_model"] == before
+    for wrong in ("large", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/x@main"):
+        with pytest.raises(ConfigError, match=r"run form\.base_weights"):
+            resolve({"base_weights": wrong})
+
+
+def test_new_recordings_under_the_same_folder_change_the_step_that_reads_them(tmp_path: Path) -> None:
+    """A run that is scheduled weekly must not take last week's artifact for this week's."""
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    form = {"source": "segments", "data_uri": str(tmp_path)}
+    first = resolve(form)
+    assert resolve(form) == first
+    (tmp_path / "b.mp4").write_bytes(b"two")
+    second = resolve(form)
+    assert [name for name in first if first[name] != second[name]] == ["recordings"]
+    assert len({first["recordings"]["listing"], second["recordings"]["listing"], ""}) == 3
+    assert resolve(form | {"data_uri": str(tmp_path / "seen-by-the-step-only")})["recordings"]["listing"] == ""
+
+
+def test_new_recordings_under_the_same_address_too(store: Any) -> None:
+    form = {"source": "segments", "data_uri": "s3://mlpipeline/recordings"}
+    store.put_object(Bucket="mlpipeline", Key="recordings/a.mp4", Body=b"one")
+    first = resolve(form)["recordings"]
+    assert resolve(form)["recordings"] == first
+    store.put_object(Bucket="mlpipeline", Key="recordings/a.mp4", Body=b"two")
+    assert resolve(form)["recordings"]["listing"] != first["listing"]
 
 
 def test_overrides_are_merged_key_by_key() -> None:
