@@ -82,6 +82,9 @@ def set_images(item: Object, images: list[Object]) -> None:
 
 def pod_spec(item: Object) -> Object | None:
     """The pod specification inside a workload, None where the object has none."""
+    if item["kind"] in ("TrainingRuntime", "ClusterTrainingRuntime"):
+        [job] = item["spec"]["template"]["spec"]["replicatedJobs"]
+        item = job["template"]
     for path in POD_SPECS:
         found: Any = item
         for key in path:

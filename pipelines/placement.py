@@ -6,15 +6,20 @@ the image's name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from components.shared.runtime import train_job
 from components.shared.runtime.config import Section
 from pipelines.steps import BY_NAME
 
 if TYPE_CHECKING:
     from kfp import dsl
+
+SEVERAL = tuple(name for name, step in BY_NAME.items() if step.several_nodes)
+EXCHANGE_SECRET = "pixelis-exchange"  # noqa: S105 - a Secret's name
+EXCHANGE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
 class Resources(Section):
@@ -40,6 +45,20 @@ class Resources(Section):
     """Keys of Secrets that become environment variables of the same name; a Secret that is missing is passed over."""
     node_selector: dict[str, str] = {}
     """Labels of the nodes it may run on. An accelerator's taint is tolerated without being named."""
+    num_nodes: int = Field(1, ge=1, le=64)
+    """Nodes that train together, each as described here; over 1 needs Kubeflow Trainer v2 and an `exchange`."""
+
+    @model_validator(mode="after")
+    def _nodes_bring_their_own(self) -> Self:
+        if self.num_nodes > 1 and self.volumes:
+            raise ValueError("volumes do not reach the nodes of a TrainJob; name an object store's address instead")
+        return self
+
+
+LAUNCHER = {"cpu": "1", "memory": "2Gi", "accelerator": "", "accelerator_count": 0, "shm": "", "node_selector": {}}
+"""What the step itself asks for when several nodes do its work."""
+LAUNCHER_MARGIN_S = 1800
+"""How much longer the launcher may take than its nodes: scheduling, results."""
 
 
 class PlacementSection(Section):
@@ -53,14 +72,32 @@ class PlacementSection(Section):
     """Which build of the images: cpu or gpu."""
     image_pull_policy: str = Field("IfNotPresent", pattern=r"^(Always|IfNotPresent|Never)$")
     """Kubernetes image pull policy."""
+    exchange: str = Field("", pattern=r"^$|^(s3|minio|gs)://[^/]+")
+    """Address in an object store that keeps checkpoints between a step's attempts, and results of its nodes; empty:
+    a pod that is lost takes its checkpoints along. Needs the Secret pixelis-exchange."""
     defaults: Resources = Resources()
-    """Resources of every step not named in `steps`."""
+    """Resources of every step."""
     steps: dict[str, Resources] = {}
-    """Resources by step name."""
+    """Resources by step name, laid over `defaults` key by key."""
+
+    @model_validator(mode="after")
+    def _steps_exist_and_can_do_this(self) -> Self:
+        for name in self.steps:
+            if name not in BY_NAME:
+                raise ValueError(f"steps.{name}: no such step; choose among {', '.join(BY_NAME)}")
+            if self.resources(name).num_nodes > 1:
+                if not BY_NAME[name].several_nodes:
+                    raise ValueError(f"steps.{name}.num_nodes: only {', '.join(SEVERAL)} train on several nodes")
+                if not self.exchange:
+                    raise ValueError(f"steps.{name}.num_nodes is over 1, so `exchange` must name an object store")
+        if self.defaults.num_nodes > 1:
+            raise ValueError("defaults.num_nodes: say it for a step")
+        return self
 
     def resources(self, step: str) -> Resources:
         """What a step asks for."""
-        return self.steps.get(step, self.defaults)
+        own = self.steps.get(step)
+        return self.defaults.model_copy(update={key: getattr(own, key) for key in own.model_fields_set} if own else {})
 
     def image(self, step: str) -> str:
         """Full image name of a step."""
@@ -72,7 +109,12 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, ret
     from kfp import kubernetes
 
     resources = placement.resources(step)
-    task.set_container_image(placement.image(step))
+    launches = resources.num_nodes > 1
+    if launches:
+        task.set_env_variable(train_job.VARIABLE, nodes(step, placement).canonical())
+        changes = LAUNCHER | {"timeout_s": resources.timeout_s + LAUNCHER_MARGIN_S}
+        resources = resources.model_copy(update=changes)
+    task.set_container_image(placement.image(step if not launches else "configure"))  # launching needs no torch
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
     if resources.accelerator:
@@ -85,7 +127,11 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, ret
         )
     for path, claim in resources.volumes.items():
         kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
-    for secret, keys in resources.secrets.items():
+    secrets = dict(resources.secrets)
+    if placement.exchange and BY_NAME[step].keeps_work:
+        secrets[EXCHANGE_SECRET] = EXCHANGE_KEYS
+        task.set_env_variable("PIXELIS_WORK_URI", placement.exchange)
+    for secret, keys in secrets.items():
         kubernetes.use_secret_as_env(
             task, secret_name=secret, secret_key_to_env={key: key for key in keys}, optional=True
         )
@@ -93,9 +139,9 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, ret
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
     if resources.accelerator:
         kubernetes.add_toleration(task, key=resources.accelerator, operator="Exists", effect="NoSchedule")
-    if step == "ttrl":  # the step that deploys: which image the service runs, and that it is in a pod at all
+    if step == "ttrl":  # the step that deploys: which image the service runs
         task.set_env_variable("PIXELIS_SERVE_IMAGE", placement.image(step))
-        kubernetes.use_field_path_as_env(task, env_name="PIXELIS_POD_NAMESPACE", field_path="metadata.namespace")
+    kubernetes.use_field_path_as_env(task, env_name="PIXELIS_POD_NAMESPACE", field_path="metadata.namespace")
     kubernetes.set_timeout(task, seconds=resources.timeout_s)
     kubernetes.set_image_pull_policy(task, placement.image_pull_policy)
     kubernetes.use_field_path_as_env(task, env_name="PIXELIS_RUN_ID", field_path="metadata.labels['pipeline/runid']")
@@ -106,3 +152,21 @@ def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, ret
         optional=True,
     )
     return task
+
+
+def nodes(step: str, placement: PlacementSection) -> train_job.Nodes:
+    """What every node of a step is made of, for the launcher in the step's own pod."""
+    asked = placement.resources(step)
+    return train_job.Nodes(
+        image=placement.image(step),
+        num_nodes=asked.num_nodes,
+        processes=max(1, asked.accelerator_count),
+        cpu=asked.cpu,
+        memory=asked.memory,
+        accelerator=asked.accelerator,
+        accelerator_count=asked.accelerator_count,
+        shm=asked.shm,
+        node_selector=asked.node_selector,
+        timeout_s=asked.timeout_s,
+        exchange=placement.exchange,
+    )

@@ -18,6 +18,10 @@ class Step:
     image: str
     """Image family: data (no torch), train or serve. trajectories may segment with SAM 2, so it has torch."""
     about: str
+    keeps_work: bool = False
+    """Whether it has a work folder with checkpoints, which `placement.exchange` keeps for the next attempt."""
+    several_nodes: bool = False
+    """Whether `placement.steps.<name>.num_nodes` may be over 1: its entry point trains under torchrun."""
 
 
 STEPS = (
@@ -35,12 +39,36 @@ STEPS = (
         "train",
         "questions, executed operations, quality filter",
     ),
-    Step("base_model", "components.base_model.config:BaseModelConfig", "train", "the policy's starting weights"),
     Step(
-        "alignment", "components.alignment.config:AlignmentConfig", "train", "contrastive encoders, Matryoshka widths"
+        "base_model",
+        "components.base_model.config:BaseModelConfig",
+        "train",
+        "the policy's starting weights",
+        keeps_work=True,
     ),
-    Step("sft", "components.sft.config:SftConfig", "train", "curriculum fine-tuning (LoRA)"),
-    Step("rft", "components.rft.config:RftConfig", "train", "GRPO with visual operations"),
+    Step(
+        "alignment",
+        "components.alignment.config:AlignmentConfig",
+        "train",
+        "contrastive encoders, Matryoshka widths",
+        keeps_work=True,
+    ),
+    Step(
+        "sft",
+        "components.sft.config:SftConfig",
+        "train",
+        "curriculum fine-tuning (LoRA)",
+        keeps_work=True,
+        several_nodes=True,
+    ),
+    Step(
+        "rft",
+        "components.rft.config:RftConfig",
+        "train",
+        "GRPO with visual operations",
+        keeps_work=True,
+        several_nodes=True,
+    ),
     Step("evaluation", "components.evaluation.config:EvaluationConfig", "train", "metrics, baselines, intervals, gate"),
     Step("promotion", "components.promotion.config:PromotionConfig", "data", "registry version, model card, alias"),
     Step("ttrl", "components.ttrl.config:TtrlConfig", "serve", "deploy the service that goes on learning"),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from components.shared.runtime.errors import ConfigError
+from components.shared.runtime.train_job import VARIABLE, Nodes
 from pipelines.config import compose
 from pipelines.training import build
 
@@ -20,10 +21,15 @@ PROFILES = ("twin", "gpu-3b", "gpu-7b")
 
 @cache
 def placement(profile: str) -> dict[str, Any]:
+    """What each executor of a profile asks for."""
+    return executors(profile)
+
+
+def executors(profile: str, *sets: str) -> dict[str, Any]:
     """What each executor asks for: image, resources, environment, retries, and the Kubernetes section."""
     from google.protobuf import json_format
 
-    pipeline: Any = build(compose(profile, ["placement.tag=golden"], {}))
+    pipeline: Any = build(compose(profile, ["placement.tag=golden", *sets], {}))
     whole = json_format.MessageToDict(pipeline.pipeline_spec)
     spec = whole["deploymentSpec"]["executors"]
     retries = {
@@ -62,7 +68,7 @@ def test_an_accelerators_taint_is_tolerated_and_only_there(profile: str) -> None
 
 
 def test_the_recordings_volume_reaches_every_step_that_reads_videos() -> None:
-    for name in ("exec-recordings", "exec-clips", "exec-clips-join", "exec-clip-groups"):
+    for name in ("exec-configure", "exec-recordings", "exec-clips", "exec-clips-join", "exec-clip-groups"):
         [mount] = placement("gpu-3b")[name]["kubernetes"]["pvcMount"]
         assert (mount["constant"], mount["mountPath"]) == ("openpack", "/data")
     assert not any("pvcMount" in item["kubernetes"] for item in placement("twin").values())
@@ -84,6 +90,55 @@ def test_nothing_of_the_cluster_leaks_into_other_steps() -> None:
     """The variable that chooses the cluster's launcher is a pod's field: a local run can never have it."""
     for name, item in placement("twin").items():
         assert not any(entry["name"] == "PIXELIS_POD_NAMESPACE" for entry in item["container"].get("env", [])), name
+
+
+def test_a_step_on_several_nodes_is_a_small_launcher_that_knows_them() -> None:
+    """The two nodes have what the step would have had; the step itself asks for next to nothing."""
+    several = executors("gpu-3b", "placement.steps.sft.num_nodes=2", "placement.steps.sft.accelerator_count=4")
+    alone, launcher = placement("gpu-3b")["exec-sft"], several["exec-sft"]
+    assert launcher["container"]["image"].startswith("ghcr.io/pixelis/pixelis-data:")
+    assert launcher["container"]["resources"]["resourceCpuLimit"] == "1"
+    assert "accelerator" not in launcher["container"]["resources"]
+    assert "tolerations" not in launcher["kubernetes"]
+    assert int(launcher["kubernetes"]["activeDeadlineSeconds"]) > int(alone["kubernetes"]["activeDeadlineSeconds"])
+    variables = {entry["name"]: entry["value"] for entry in launcher["container"]["env"]}
+    found = Nodes.parse(variables[VARIABLE], name=VARIABLE)
+    assert (found.num_nodes, found.processes, found.accelerator, found.shm) == (2, 4, "nvidia.com/gpu", "8Gi")
+    assert (found.image, found.cpu, found.memory) == (alone["container"]["image"], "4", "24Gi")
+    assert (found.exchange, found.timeout_s) == ("minio://mlpipeline/pixelis-exchange", 86400)
+    unchanged = {name: item for name, item in several.items() if name != "exec-sft"}
+    assert unchanged == {name: item for name, item in placement("gpu-3b").items() if name != "exec-sft"}
+
+
+def test_checkpoints_of_training_outlive_the_pod() -> None:
+    for name, item in placement("gpu-3b").items():
+        variables = {entry["name"] for entry in item["container"].get("env", [])}
+        secrets = {entry["secretName"] for entry in item["kubernetes"].get("secretAsEnv", [])}
+        trains = name in ("exec-base-model", "exec-alignment", "exec-sft", "exec-rft")
+        assert ("PIXELIS_WORK_URI" in variables, "pixelis-exchange" in secrets) == (trains, trains), name
+
+
+def test_a_steps_keys_are_laid_over_the_defaults() -> None:
+    section = compose("twin", ["placement.defaults.timeout_s=999", "placement.steps.sft.cpu='7'"], {}).placement
+    assert (section.resources("sft").cpu, section.resources("sft").timeout_s) == ("7", 999)
+    assert section.resources("trajectories").cpu == "2"
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["placement.steps.sfd.memory=7Gi"],
+        ["placement.steps.clips.num_nodes=2", "placement.exchange=s3://b/x"],
+        ["placement.steps.sft.num_nodes=2"],
+        ["placement.defaults.num_nodes=2", "placement.exchange=s3://b/x"],
+        ["placement.steps.sft.num_nodes=2", "placement.exchange=s3://b/x", "placement.steps.sft.volumes={/a: b}"],
+        ["placement.exchange=/mnt/x"],
+    ],
+    ids=["no such step", "a step that cannot", "no exchange", "every step", "volumes", "a path"],
+)
+def test_nodes_that_could_not_work_are_refused(sets: list[str]) -> None:
+    with pytest.raises(ConfigError, match="placement"):
+        compose("twin", sets, {})
 
 
 @pytest.mark.parametrize("key", ["nodes=1", "volumes={/data: 3.5}", "cpu=many", "memory=4GB"])

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,9 @@ def test_the_constants_are_the_composed_configuration(profile: str, tmp_path: Pa
     assert found == {}, "a constant that no line above compares"
     form = {key: item["defaultValue"] for key, item in spec["root"]["inputDefinitions"]["parameters"].items()}
     assert form.pop("overrides") == "{}"
-    assert form == {
-        key: getattr(getattr(config, section), name)
-        for key, (section, name) in ((key, place.split(".")) for key, place in DESTINATIONS.items())
-    }
+    hub = config.base_model.hub
+    assert form.pop("base_weights") == ("tiny" if profile == "twin" else f"{hub.repo}@{hub.revision}")
+    assert form == {key: attrgetter(place)(config) for key, place in DESTINATIONS.items()}
     assert spec["pipelineInfo"]["name"] == f"pixelis-training-{profile}"
 
 
@@ -116,7 +116,12 @@ def test_the_compiled_pipeline_loads_in_kfp(profile: str, tmp_path: Path) -> Non
     compiled(profile, tmp_path / "pipeline.yaml")
     loaded = components.load_component_from_file(str(tmp_path / "pipeline.yaml"))
     assert loaded.name == f"pixelis-training-{profile}"
-    assert set(loaded.component_spec.inputs) == {*DESTINATIONS, "overrides"}
+    assert set(loaded.component_spec.inputs) == {*DESTINATIONS, "base_weights", "overrides"}
+
+
+def test_every_field_of_the_form_says_what_it_is() -> None:
+    fields = twin()["root"]["inputDefinitions"]["parameters"]
+    assert all(item["description"].endswith(".") and "defaultValue" in item for item in fields.values()), fields
 
 
 def test_a_changed_dag_is_told_from_the_golden_file() -> None:

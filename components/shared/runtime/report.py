@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from components.shared.runtime.artifacts import read_json, write_json
 
 Provenance = Literal["synthetic", "real"]
 
@@ -30,3 +32,23 @@ class Report:
     pictures: dict[str, Path] = field(default_factory=dict)
     confusion: tuple[list[str], list[list[int]]] | None = None
     facts: dict[str, object] = field(default_factory=dict)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report as JSON, for the process that started this one."""
+    write_json(path, asdict(report) | {"pictures": {name: str(file) for name, file in report.pictures.items()}})
+
+
+def read_report(path: Path) -> Report:
+    """Inverse of `write_report`.
+
+    Raises:
+        ArtifactError: the file is missing or not JSON.
+    """
+    value = read_json(path)
+    value["pictures"] = {name: Path(file) for name, file in value["pictures"].items()}
+    value["curves"] = {name: [(float(x), float(y)) for x, y in points] for name, points in value["curves"].items()}
+    if value["confusion"]:
+        labels, matrix = value["confusion"]
+        value["confusion"] = (list(labels), matrix)
+    return Report(**value)

@@ -19,16 +19,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.shared.runtime import records, tracking
+from components.shared.runtime import records, tracking, train_job
 from components.shared.runtime.artifacts import atomic_write, sha256_bytes, staged_directory, tree_digest, write_json
 from components.shared.runtime.config import StepSection, canonical_json
 from components.shared.runtime.errors import EnvironmentFault, PixelisError
+from components.shared.runtime.keeping import kept
 from components.shared.runtime.logs import configure_logging
 from components.shared.runtime.memory import PeakMemory
 from components.shared.runtime.page import render_page, write_pictures
 from components.shared.runtime.records import ArtifactRecord, StepRecord
 from components.shared.runtime.report import Report
 from components.shared.runtime.reproducibility import seed_everything
+from components.shared.runtime.stores import remove_folder
 
 log = logging.getLogger(__name__)
 WORK = "work"
@@ -123,7 +125,7 @@ def execute(
     with contextlib.ExitStack() as stack:
         staged = {key: stack.enter_context(staged_directory(target)) for key, target in targets.items()}
         extra = {WORK: work} if work else {}
-        report = verb(config, inputs[0](**paths), outputs[0](**staged, **extra))
+        report = work_out(record, verb, config, inputs[0](**paths), outputs[0](**staged, **extra))
         record.seconds, record.peak_rss_bytes = time.time() - record.started, memory.peak_bytes
         record.metrics, record.facts, record.markdown = report.metrics, report.facts, report.markdown
         keep_pictures(record, report)
@@ -142,6 +144,29 @@ def execute(
         made = record.outputs[key]
         artifact.metadata.update(sha256=made.sha256, provenance=made.provenance, run_id=made.run_id, step=made.step)
     return report
+
+
+def work_out(record: StepRecord, verb: Callable[..., Report], config: StepSection, inputs: Any, outputs: Any) -> Report:
+    """Call the verb: here, or on the nodes the placement gives; on a cluster the work folder outlives the pod."""
+    nodes, work = train_job.nodes_here(), getattr(outputs, WORK, None)
+    if nodes:
+        return train_job.run_on_nodes(nodes, record.step, config, inputs, outputs)
+    address = os.environ.get("PIXELIS_WORK_URI") if train_job.in_pod() else ""
+    if not address or work is None:
+        return verb(config, inputs, outputs)
+    uri = f"{address.rstrip('/')}/{work.name}/{WORK}"
+    with kept(work, uri):
+        report = verb(config, inputs, outputs)
+    forget(uri)
+    return report
+
+
+def forget(uri: str) -> None:
+    """Remove what was kept of a step that is done; what cannot be removed only costs room."""
+    try:
+        remove_folder(uri)
+    except PixelisError as error:
+        log.warning("%s could not be removed: %s", uri, error)
 
 
 def final_place(path: Path, staged: dict[str, Path], targets: dict[str, Path]) -> Path:
