@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -34,7 +36,10 @@ class Metrics:
         self.dropped_tasks = Counter(
             "pixelis_update_tasks_dropped", "Update tasks the full queue refused.", registry=registry
         )
+        for status in ("accepted", "rejected", "unchanged", "failed", "rolled_back"):
+            self.updates.labels(status)  # from 0 on, or an alert on the increase would miss the first one
         self.canary = Gauge("pixelis_canary_accuracy", "Canary accuracy of the adapter that serves.", registry=registry)
+        self.canary.set(math.nan)  # not measured yet
         self.ready = Gauge("pixelis_ready", "1 while a model answers.", registry=registry)
         self.learning = Gauge("pixelis_learning", "1 while updates are allowed.", registry=registry)
         self.buffer_experiences = Gauge("pixelis_buffer_experiences", "Experiences stored.", registry=registry)
