@@ -43,6 +43,7 @@ def submit(
     mlflow: Annotated[str, typer.Option(help="Address of MLflow as you see it, for the link.")] = "",
     service_account: Annotated[str, typer.Option(help="Account of the tasks; the server's where empty.")] = "",
     wait: Annotated[bool, typer.Option(help="Follow the run to its end.")] = True,
+    follow: Annotated[str, typer.Option(help="Start nothing: follow this run to its end.", metavar="RUN")] = "",
     poll_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.05)] = 5.0,
 ) -> None:
     """Upload the pipeline to a Kubeflow, start a run and follow it."""
@@ -52,6 +53,9 @@ def submit(
 
     out = console()
     server = Server(host, namespace=namespace, token=os.environ.get("PIXELIS_KFP_TOKEN", ""))
+    if follow:
+        submitting.follow(server, follow, out, poll_s=poll_s)
+        return
     run = submitting.submit(
         server, profile, tuple(sets or ()), parameters(params or []), service_account=service_account
     )

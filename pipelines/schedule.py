@@ -3,7 +3,8 @@
 The server has no update call, so a changed entry is deleted and made again. Each recurring run carries the digest of
 its entry in its description; runs without such a digest belong to somebody else and are never touched.
 
-Guarantees: after it ends well, exactly the file's entries exist; a second run changes nothing; no two runs of an entry
+Guarantees: after it ends well, exactly the file's entries exist, save those switched off whose pipeline nobody has
+uploaded yet (said as "left out"); a second run changes nothing; no two runs of an entry
 overlap (concurrency 1) and missed times are not made up for.
 """
 
@@ -66,7 +67,7 @@ class ScheduleFile(Section):
 class Change:
     """What was done about one recurring run."""
 
-    action: Literal["created", "replaced", "removed", "unchanged"]
+    action: Literal["created", "replaced", "removed", "unchanged", "left out"]
     name: str
 
 
@@ -121,10 +122,11 @@ def reconcile(server: Server, entries: tuple[Entry, ...]) -> list[Change]:
         ConfigError: a pipeline or version that does not exist, or a wrong parameter; nothing was changed.
         EnvironmentFault: the server refuses; running again finishes what was begun.
     """
-    wanted = {entry.name: body(server, entry) for entry in entries}
+    absent = {entry.name for entry in entries if not entry.enabled and not has_pipeline(server, entry)}
+    wanted = {entry.name: body(server, entry) for entry in entries if entry.name not in absent}
     experiment = server.experiment_id(EXPERIMENT)
     existing = [item for item in recurring_runs(server) if (item.description or "").startswith(MARK)]
-    changes = []
+    changes = [Change("left out", name) for name in sorted(absent)]
     kept: set[str] = set()
     replaced: set[str] = set()
     for item in existing:
@@ -161,6 +163,11 @@ def recurring_runs(server: Server) -> list[Any]:
                 "recurring_runs",
             )
         )
+
+
+def has_pipeline(server: Server, entry: Entry) -> bool:
+    """Whether the entry's pipeline has been uploaded; an entry that is switched off may wait for that."""
+    return server.pipeline_id(pipeline_name(entry.profile), create=False) is not None
 
 
 def body(server: Server, entry: Entry) -> Any:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.shared.runtime.artifacts import write_json
-from components.shared.runtime.errors import StepError
+from components.shared.runtime.errors import EnvironmentFault, StepError
 from pipelines.cluster import Server, Version, check_parameters, compile_to, explained, pipeline_name
 from pipelines.display import MARKS, Monitor
 from pipelines.steps import STEPS
@@ -72,19 +72,34 @@ def submit(
     return Submitted(run.run_id, version, f"{server.host}/#/runs/details/{run.run_id}")
 
 
-def follow(server: Server, run_id: str, console: Console, *, poll_s: float = 5.0) -> Any:
+def follow(server: Server, run_id: str, console: Console, *, poll_s: float = 5.0, patience_s: float = 600.0) -> Any:
     """Show the run's steps until it ends; returns the run as the server has it.
 
+    A server that is silent for less than `patience_s` (a port-forward that is started again) is waited for.
+
     Raises:
+        EnvironmentFault: it is silent for longer; the run itself goes on.
         StepError: the run did not succeed; names the tasks that failed and what the server says about them.
     """
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         (directory / "steps").mkdir()
         with Monitor(directory, console):
+            heard = time.monotonic()
             while True:
-                with explained(server.host):
-                    run = server.client.get_run(run_id)
+                try:
+                    with explained(server.host):
+                        run = server.client.get_run(run_id)
+                except EnvironmentFault as error:
+                    if time.monotonic() - heard > patience_s:
+                        raise EnvironmentFault(
+                            f"{error.message} Run {run_id} goes on without anybody looking.",
+                            remedy=f"Look at {server.host}/#/runs/details/{run_id}, or follow it again: "
+                            f"pixelis submit --follow {run_id}",
+                        ) from error
+                    time.sleep(poll_s)
+                    continue
+                heard = time.monotonic()
                 tasks = step_records(run)
                 for name, record in tasks.items():
                     write_json(directory / "steps" / f"{name}.json", record)

@@ -23,7 +23,8 @@ from typing import Any
 
 from components.shared.runtime.artifacts import tree_digest
 from components.shared.runtime.config import canonical_json
-from components.shared.runtime.errors import ConfigError, EnvironmentFault
+from components.shared.runtime.errors import EnvironmentFault
+from components.shared.runtime.stores import object_uri
 from components.ttrl.config import TtrlConfig
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ CONFIG_MAP = "pixelis-ttrl-config"
 CONTAINER, INIT_CONTAINER = "ttrl", "model"
 ANNOTATION = "pixelis.io/"
 APPLY = "application/apply-patch+yaml"
-MOUNTS = {"/minio/": "minio://", "/s3/": "s3://", "/gcs/": "gs://"}
-"""Where KFP shows the stores to a task, and the scheme each has."""
+PASSING = (429, 500, 502, 503, 504)
+"""Answers of an API server that may be others a moment later."""
 HOPELESS = ("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError")
 
 
@@ -42,21 +43,6 @@ def in_cluster(config: TtrlConfig) -> TtrlConfig:
     """The section as the service in a pod has it: reachable, with keys, state on its volume."""
     return config.model_copy(
         update={"host": "0.0.0.0", "port": 8400, "keys_file": "/etc/pixelis/keys/keys.json", "state_dir": ""}  # noqa: S104
-    )
-
-
-def object_uri(path: Path) -> str:
-    """The store's address of an artifact that KFP shows under a path.
-
-    Raises:
-        ConfigError: the artifact is not in an object store.
-    """
-    for mount, scheme in MOUNTS.items():
-        if str(path).startswith(mount):
-            return scheme + str(path).removeprefix(mount)
-    raise ConfigError(
-        f"the model {path} is not in an object store, so a pod could not fetch it.",
-        remedy="Run the pipeline with a pipeline root of the form s3:// or minio://.",
     )
 
 
@@ -117,6 +103,8 @@ class Cluster:
 
     namespace: str
     client: Any = None
+    patience_s: float = 120.0
+    """How long a server that does not answer is asked again."""
     deployments: Any = field(init=False)
     core: Any = field(init=False)
 
@@ -155,8 +143,6 @@ class Cluster:
 
     def keep_config(self, config: TtrlConfig) -> str:
         """Store the section as an immutable ConfigMap named by its digest; returns the name."""
-        from kubernetes.client import ApiException
-
         section = in_cluster(config)
         name = f"{CONFIG_MAP}-{section.digest()[:10]}"
         body = {
@@ -167,10 +153,10 @@ class Cluster:
             "data": {"ttrl.json": json.dumps(section.model_dump(mode="json"), indent=2, sort_keys=True)},
         }
         try:
-            self.core.create_namespaced_config_map(self.namespace, body, field_manager=FIELD_MANAGER)
-        except ApiException as error:
-            if error.status != 409:  # there already: the same name holds the same content
-                raise explained(error, "create ConfigMap " + name) from error
+            self.ask(self.core.create_namespaced_config_map, self.namespace, body, field_manager=FIELD_MANAGER)
+        except EnvironmentFault as error:
+            if getattr(error.__cause__, "status", 0) != 409:  # there already: the same name holds the same content
+                raise
         return name
 
     def pods(self, release: Release) -> list[dict[str, Any]]:
@@ -189,16 +175,25 @@ class Cluster:
         )
 
     def ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
-        """A call with a time limit, its errors explained."""
+        """A call with a time limit, its errors explained.
+
+        A server that restarts or is overloaded is asked again for `patience_s`: every call here may be repeated, and a
+        release must not be taken back because the API was away for a moment.
+        """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        try:
-            return call(*arguments, **options, _request_timeout=30)
-        except ApiException as error:
-            raise explained(error, call.__name__) from error
-        except HTTPError as error:
-            raise EnvironmentFault(f"the cluster's API does not answer ({type(error).__name__}).") from error
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return call(*arguments, **options, _request_timeout=30)
+            except ApiException as error:
+                if error.status not in PASSING or time.monotonic() > deadline:
+                    raise explained(error, call.__name__) from error
+            except HTTPError as error:
+                if time.monotonic() > deadline:
+                    raise EnvironmentFault(f"the cluster's API does not answer ({type(error).__name__}).") from error
+            time.sleep(min(2.0, self.patience_s / 10))
 
 
 def connect() -> Any:
@@ -338,11 +333,12 @@ class KubernetesLauncher:
     client: Any = None
     url: str = ""
     poll_s: float = 1.0
+    patience_s: float = 120.0
 
     def replace(self, config: TtrlConfig, model: Path, state: Path) -> Rollout:
         """Ask for a release of `model`; `state` is the service's own volume and not used here."""
         uri = object_uri(model)
-        cluster = Cluster(self.namespace, self.client)
+        cluster = Cluster(self.namespace, self.client, self.patience_s)
         before = Release.of(cluster.deployment())
         release = Release(
             image=self.image or before.image,

@@ -104,6 +104,17 @@ def test_a_wrong_entry_is_refused_before_anything_changes(
     assert kfp_server.writes == []
 
 
+def test_an_entry_that_is_off_may_wait_for_its_pipeline(kfp_server: Any, server: Server) -> None:
+    """The project's own file on a server that has seen only the twin: step 10 of the documentation."""
+    entries = read_schedule(Path(__file__).parents[2] / "manifests" / "schedule.yaml")
+    assert actions(reconcile(server, entries)) == {"retrain-weekly": "left out", "twin-nightly": "created"}
+    assert actions(reconcile(server, entries)) == {"retrain-weekly": "left out", "twin-nightly": "unchanged"}
+    submit(server, "gpu-3b", (), {})
+    assert actions(reconcile(server, entries)) == {"retrain-weekly": "created", "twin-nightly": "unchanged"}
+    modes = {item["display_name"]: item["mode"] for item in kfp_server.recurring.values()}
+    assert modes == {"twin-nightly": "ENABLE", "retrain-weekly": "DISABLE"}
+
+
 @pytest.mark.parametrize("text", [CRON, "*/10 * * * * *", "0 0 9 ? * 2-6", "0 0 3 1,15 jan-mar *", "0 0 3 * * mon"])
 def test_cron_expressions_of_six_fields_are_taken(text: str) -> None:
     check_cron(text)

@@ -111,6 +111,32 @@ def test_a_failed_run_names_the_task_and_the_cause(kfp_server: Any) -> None:
         follow(server, run, Console(file=io.StringIO()), poll_s=0.01)
 
 
+def test_a_short_silence_is_waited_for_and_a_long_one_says_that_the_run_goes_on(
+    kfp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(kfp_server.url)
+    run = submit(server, "twin", (), {}).run_id
+    kfp_server.token = "restarted"
+    looks = []
+    monkeypatch.setattr("pipelines.submit.time.sleep", lambda _: looks.append(1) or setattr(kfp_server, "token", ""))
+    kfp_server.script = [state("SUCCEEDED", task("configure", "SUCCEEDED"))]
+    assert follow(server, run, Console(file=io.StringIO()), poll_s=0.01).state == "SUCCEEDED"
+    assert looks
+    monkeypatch.undo()
+    kfp_server.token = "restarted"
+    with pytest.raises(EnvironmentFault, match=rf"goes on without anybody looking.*--follow {run}"):
+        follow(server, run, Console(file=io.StringIO()), poll_s=0.01, patience_s=0.05)
+
+
+def test_a_run_is_followed_again_without_starting_another(kfp_server: Any) -> None:
+    run = submit(Server(kfp_server.url), "twin", (), {}).run_id
+    kfp_server.script = [state("SUCCEEDED", task("configure", "SUCCEEDED"))]
+    arguments = ["submit", "--host", kfp_server.url, "--follow", run, "--poll-s", "0.05"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert (done.exit_code, len(kfp_server.runs)) == (0, 1)
+    assert "configure" in done.output
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(EnvironmentFault, match=r"no Kubeflow Pipelines server answers at http://127\.0\.0\.1:9"):
         Server("http://127.0.0.1:9")

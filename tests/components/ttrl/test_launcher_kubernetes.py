@@ -20,9 +20,9 @@ import kubernetes_validate
 import pytest
 from kubernetes import client
 
+from components.shared.runtime import stores
 from components.shared.runtime.artifacts import tree_digest
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, StepError
-from components.ttrl import launcher_kubernetes
 from components.ttrl.config import TtrlConfig
 from components.ttrl.deploy import DeployInputs, DeployOutputs, deploy, wait_ready
 from components.ttrl.launcher import LocalLauncher, launcher_here
@@ -86,6 +86,8 @@ class ClusterDouble:
         self.outcomes: dict[str, str] = {}
         """By model digest: ready, crash, pull or hang."""
         self.looks = 0
+        self.away = 0
+        """Answers 503 this many times."""
         self.patches: list[dict[str, Any]] = []
         self.url = ""
 
@@ -102,6 +104,9 @@ class ClusterDouble:
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any, kind: str) -> Any:
         parts = path.strip("/").split("/")
+        if self.away and parts != ["readyz"]:
+            self.away -= 1
+            raise Refused(503, "the server is currently unable to handle the request")
         match method, parts:
             case "GET", ["readyz"]:
                 return {"status": "ready"} if self.outcome() == "ready" else {"status": "no", "reason": "loading"}
@@ -239,7 +244,7 @@ def cluster() -> Iterator[ClusterDouble]:
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two promoted models where KFP shows a store."""
-    monkeypatch.setitem(launcher_kubernetes.MOUNTS, f"{tmp_path}/store/", "minio://")
+    monkeypatch.setitem(stores.MOUNTS, f"{tmp_path}/store/", "minio://")
     folders = []
     for name in ("one", "two"):
         folder = tmp_path / "store" / "mlpipeline" / "v2" / name
@@ -249,10 +254,14 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
-def launcher(cluster: ClusterDouble, image: str = "ghcr.io/pixelis/pixelis-serve:abc-cpu") -> KubernetesLauncher:
+def launcher(
+    cluster: ClusterDouble, image: str = "ghcr.io/pixelis/pixelis-serve:abc-cpu", patience_s: float = 1.0
+) -> KubernetesLauncher:
     settings = client.Configuration()
     settings.host = cluster.url
-    return KubernetesLauncher(image=image, client=client.ApiClient(settings), url=cluster.url, poll_s=0.01)
+    return KubernetesLauncher(
+        image=image, client=client.ApiClient(settings), url=cluster.url, poll_s=0.01, patience_s=patience_s
+    )
 
 
 CONFIG = TtrlConfig(ready_timeout_s=2)
@@ -359,6 +368,20 @@ def test_the_step_records_the_endpoint(
     assert (record["url"], record["deployment"]) == (cluster.url, "pixelis/pixelis-ttrl")
     assert record["model_digest"] == tree_digest(models[0])
     assert "deployment pixelis/pixelis-ttrl" in report.markdown
+
+
+def test_an_api_that_is_away_for_a_moment_takes_nothing_back(
+    cluster: ClusterDouble, models: list[Path], tmp_path: Path
+) -> None:
+    cluster.outcomes[tree_digest(models[0])] = "ready"
+    cluster.away = 2
+    rollout = launcher(cluster, patience_s=5.0).replace(CONFIG, models[0], tmp_path)
+    cluster.away = 2
+    wait_ready(rollout, 5)
+    assert cluster.release.model_uri.endswith("/one")
+    cluster.away = 10**6
+    with pytest.raises(EnvironmentFault, match="503"):
+        launcher(cluster, patience_s=0.2).replace(CONFIG, models[0], tmp_path)
 
 
 def test_a_missing_right_is_named(cluster: ClusterDouble, models: list[Path], tmp_path: Path) -> None:
