@@ -10,7 +10,7 @@ import pytest
 from pipelines.kustomize import render
 
 ROOT = Path(__file__).parents[2] / "manifests"
-FOLDERS = ("overlays/local", "overlays/gpu", "gateway")
+FOLDERS = ("overlays/local", "overlays/gpu", "gateway", "trainer")
 
 
 @pytest.fixture(scope="session", params=FOLDERS)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.kustomize import containers, pod_spec
+from pipelines.config import compose
+from pipelines.kustomize import containers, pod_spec, render
 
 Object = dict[str, Any]
+ROOT = Path(__file__).parents[2] / "manifests"
 ALLOWED_VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected", "ephemeral", "downwardAPI"}
 READERS = {"get", "list", "watch"}
 
@@ -24,7 +26,8 @@ def faults(item: Object) -> Iterator[str]:
         return
     yield from pod_faults(spec)
     for container in containers(item):
-        for fault in container_faults(container, probed=container in spec["containers"]):
+        serves = item["kind"] in ("Deployment", "StatefulSet") and container in spec["containers"]
+        for fault in container_faults(container, probed=serves):
             yield f"{container['name']}: {fault}"
 
 
@@ -125,28 +128,54 @@ def test_no_secret_lies_in_the_manifests(everything: list[Object]) -> None:
     assert not [o for o in everything if o["kind"] == "Secret"]
 
 
-def test_rights_are_those_the_deployment_step_uses_and_no_more(everything: list[Object]) -> None:
-    roles = [o for o in everything if o["kind"] in ("Role", "ClusterRole")]
-    granted = {
-        (group, resource, verb)
-        for role in roles
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    assert granted == {
+GRANTED = {
+    "pixelis-deployer": {
         ("apps", "deployments", "get"),
         ("apps", "deployments", "patch"),
         ("", "configmaps", "get"),
         ("", "configmaps", "create"),
         ("", "pods", "list"),
         ("", "pods/log", "get"),
-    }
+    },
+    "pixelis-trainer": {
+        ("trainer.kubeflow.org", "trainjobs", "get"),
+        ("trainer.kubeflow.org", "trainjobs", "create"),
+        ("trainer.kubeflow.org", "trainjobs", "delete"),
+        ("trainer.kubeflow.org", "trainingruntimes", "get"),
+        ("", "pods", "list"),
+        ("", "pods/log", "get"),
+    },
+}
+"""Every right this project asks for; docs/cluster.md says what each is for."""
+
+
+def test_rights_are_those_the_steps_use_and_no_more(everything: list[Object]) -> None:
+    roles = [o for o in everything if o["kind"] in ("Role", "ClusterRole")]
     assert {o["kind"] for o in roles} == {"Role"}
+    assert {o["metadata"]["name"] for o in roles} == set(GRANTED)
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text().partition("What each right is for")[2]
     for role in roles:
+        found = {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+        assert found == GRANTED[role["metadata"]["name"]]
         for rule in role["rules"]:
-            assert "resourceNames" in rule or set(rule["verbs"]) <= READERS | {"create"}
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+            changes = set(rule["verbs"]) - READERS - {"create"}
+            own = rule["apiGroups"] == ["trainer.kubeflow.org"]  # job names are made while running
+            assert "resourceNames" in rule or not changes or own
+            for resource in rule["resources"]:
+                assert resource.split("/")[0].rstrip("s").lower() in text.lower(), f"{resource} is not explained"
+
+
+def test_no_account_gets_the_clusters_rights(everything: list[Object]) -> None:
+    assert not [o for o in everything if o["kind"] in ("ClusterRole", "ClusterRoleBinding")]
+    for binding in (o for o in everything if o["kind"] == "RoleBinding"):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": "kubeflow"}]
 
 
 def test_everything_is_denied_first(everything: list[Object]) -> None:
@@ -165,7 +194,8 @@ def test_no_policy_opens_to_everybody(everything: list[Object]) -> None:
 
 
 def test_every_selector_finds_a_workload_and_every_port_a_name(everything: list[Object]) -> None:
-    labels = [o["spec"]["template"]["metadata"]["labels"] for o in everything if pod_spec(o)]
+    workloads = [o for o in everything if o["kind"] in ("Deployment", "StatefulSet")]
+    labels = [o["spec"]["template"]["metadata"]["labels"] for o in workloads]
     ports = {p["name"] for o in everything for c in containers(o) for p in c.get("ports", [])}
     for item in everything:
         selectors = []
@@ -200,10 +230,17 @@ def test_every_reference_is_there_or_documented(everything: list[Object]) -> Non
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in known
             if "secret" in volume:
-                assert f"secret generic {volume['secret']['secretName']} " in text
+                assert f"| `{volume['secret']['secretName']}` |" in text
         for container in containers(item):
             for source in container.get("envFrom", []):
-                assert f"secret generic {source['secretRef']['name']} " in text
+                assert f"| `{source['secretRef']['name']}` |" in text
             for variable in container.get("env", []):
                 if "valueFrom" in variable:
-                    assert f"secret generic {variable['valueFrom']['secretKeyRef']['name']} " in text
+                    assert f"| `{variable['valueFrom']['secretKeyRef']['name']}` |" in text
+
+
+@pytest.mark.parametrize(("folder", "profile"), [("overlays/local", "twin"), ("overlays/gpu", "gpu-7b")])
+def test_the_deployment_step_gives_up_before_the_controller_does(folder: str, profile: str) -> None:
+    """Else a large model that is still loading in its own time would be taken back."""
+    spec = service(render(ROOT / folder))["spec"]
+    assert spec["progressDeadlineSeconds"] > compose(profile, (), {}).ttrl.ready_timeout_s

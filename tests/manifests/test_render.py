@@ -24,7 +24,7 @@ def by_name(objects: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[st
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, whose kustomize is the reference")
-@pytest.mark.parametrize("folder", ["overlays/local", "overlays/gpu", "gateway", "monitoring", "ingress"])
+@pytest.mark.parametrize("folder", ["overlays/local", "overlays/gpu", "gateway", "monitoring", "ingress", "trainer"])
 def test_the_same_objects_as_kubectl_kustomize(folder: str) -> None:
     done = subprocess.run(["kubectl", "kustomize", str(ROOT / folder)], capture_output=True, text=True, check=True)
     assert by_name(render(ROOT / folder)) == by_name([o for o in yaml.safe_load_all(done.stdout) if o])
