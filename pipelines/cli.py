@@ -195,6 +195,33 @@ def compile_(
     )
 
 
+@app.command("verify-determinism")
+def verify_determinism(
+    step: Annotated[str, typer.Argument(help="A training step: base_model, alignment, sft or rft.")],
+    run: Annotated[str, typer.Option(help="Run whose inputs and section are used; the last one by default.")] = "",
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the step's section; repeatable.")
+    ] = None,
+    run_root: RunRoot = DEFAULT_ROOT,
+    keep: Annotated[Path | None, typer.Option(help="New folder that keeps both results.")] = None,
+) -> None:
+    """Do a step of a finished run twice again, deterministically, and compare every byte it makes."""
+    import yaml
+
+    from pipelines.determinism import verify
+    from pipelines.local import last_run
+
+    directory = (run_root / run if run else last_run(run_root)).expanduser().absolute()
+    changes = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in sets or [])}
+    out = console()
+    verdict = verify(step, directory, changes, keep=keep, say=lambda text: out.print(text, highlight=False))
+    counted = f"{verdict.num_files} files and {verdict.num_figures} figures"
+    if verdict.difference:
+        out.print(f"{step} is NOT deterministic: {verdict.difference}.", style="red", highlight=False)
+        raise typer.Exit(6)
+    out.print(f"{step} is deterministic: {counted} are the same in both executions.", highlight=False)
+
+
 @app.command()
 def doctor(run_root: RunRoot = DEFAULT_ROOT) -> None:
     """Show versions, FFmpeg, cores, memory and GPU, and whether each profile can run here."""

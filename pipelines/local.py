@@ -180,6 +180,18 @@ def earlier_request(root: Path, run: str) -> Request:
     return Request(**value | {"overrides": tuple(value["overrides"])})
 
 
+def last_run(root: Path) -> Path:
+    """The newest run under a run root.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = sorted(path.parent for path in root.expanduser().absolute().glob(f"*/{REQUEST}"))
+    if not found:
+        raise ConfigError(f"no run has been made under {root}.", remedy="Start one with pixelis run.")
+    return found[-1]
+
+
 def remove_unfinished(directory: Path) -> None:
     """Remove what killed steps were writing: staged folders that never got their artifact's name."""
     for path in list((directory / "artifacts").rglob(".*.staged-*")):

@@ -15,8 +15,9 @@ class AlignmentConfig(StepSection):
 
     encoder: EncoderConfig = EncoderConfig()
     """Towers, pooling and Matryoshka widths."""
-    captions: Literal["operation", "sequence"] = "sequence"
-    """What a clip is called: its operation's phrase, or the phrases of all operations in it, in order."""
+    captions: Literal["operation", "sequence", "timed"] = "timed"
+    """What a clip is called: its operation's phrase; the phrases of all operations in it, in order; or these with how
+    long each lasts (`briefly` under a second, `for a while` over two)."""
     max_clips: int = Field(2500, ge=2)
     """Most training clips read (their policy frames are held in memory)."""
     frame_steps: int = Field(120, ge=0, le=200_000)
@@ -27,6 +28,8 @@ class AlignmentConfig(StepSection):
     """Steps that then train pooling, projectors, text (and sound) on whole clips, over cached frame features."""
     clips_per_step: int = Field(64, ge=2, le=4096)
     """Clips in one such step."""
+    sounds_per_step: int = Field(32, ge=2, le=4096)
+    """How many of them are heard as well; the others are aligned without their sound."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """AdamW's peak learning rate; warm-up over a tenth of each stage, then cosine to zero."""
     weight_decay: float = Field(0.05, ge=0, le=1)
@@ -37,5 +40,8 @@ class AlignmentConfig(StepSection):
     """Weight of the sum over Matryoshka widths."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints in the work folder."""
+    num_processes: int = Field(1, ge=0, le=64)
+    """Processes on this node that train together, started by torchrun; 0 for one on each GPU that can be seen.
+    Each takes its part of a step's clips; negatives are gathered from all."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """Where the model is trained: cpu, cuda ..."""

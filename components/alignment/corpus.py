@@ -1,7 +1,8 @@
 """What alignment learns from: clips as arrays, with the phrases that name them.
 
-Phrases come from the manifest's captions (the label itself where it has none), so any label set works. Ambiguous clips
-and clips without a scored label are left out; frames under the null label are not used as single frames.
+Phrases come from the manifest's captions (the label itself where it has none), so any label set works. Clips without a
+scored label are left out, and ambiguous ones where a caption names one operation only; frames under the null label are
+not used as single frames.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from components.shared.work.manifest import Manifest
 
 MIN_RUN = 2
 """Frames a label must hold in a row to be named in a clip's caption."""
+BRIEFLY_S, FOR_A_WHILE_S = 1.0, 2.0
+"""Under the first an operation is brief, over the second it lasts."""
 
 
 @dataclass
@@ -58,14 +61,26 @@ def caption(meta: ClipMeta, manifest: Manifest, style: str) -> str:
         return phrase(manifest, meta.operation)
     known = set(manifest.labels)
     runs = [(label, len(list(group))) for label, group in groupby(meta.frame_labels)]
-    named = [label for label, count in runs if label in known and count >= MIN_RUN]
-    in_order = [label for label, _ in groupby(named)] or [meta.operation]
-    return ", then ".join(phrase(manifest, label) for label in in_order)
+    named = [(label, count) for label, count in runs if label in known and count >= MIN_RUN]
+    merged = [(label, sum(count for _, count in group)) for label, group in groupby(named, key=lambda run: run[0])]
+    if style == "sequence" or not merged:
+        return ", then ".join(phrase(manifest, label) for label, _ in merged or [(meta.operation, 0)])
+    a_frame = meta.duration_s / len(meta.frame_labels)
+    return ", then ".join(lasting(phrase(manifest, label), count * a_frame) for label, count in merged)
 
 
-def usable(meta: ClipMeta, manifest: Manifest) -> bool:
-    """Whether a clip has one clear, scored answer."""
-    return not meta.ambiguous and meta.operation in manifest.labels
+def lasting(text: str, seconds: float) -> str:
+    """A phrase with how long what it names lasts."""
+    if seconds < BRIEFLY_S:
+        return f"briefly {text}"
+    return f"{text} for a while" if seconds > FOR_A_WHILE_S else text
+
+
+def usable(meta: ClipMeta, manifest: Manifest, style: str) -> bool:
+    """Whether a clip can be named: it has one clear, scored answer, or a scored operation in its sequence."""
+    if style == "operation":
+        return not meta.ambiguous and meta.operation in manifest.labels
+    return meta.operation in manifest.labels
 
 
 def read_corpus(
@@ -78,7 +93,7 @@ def read_corpus(
     """
     metas, frames, sounds = [], [], []
     for clip in read_clips(artifact, split):
-        if usable(clip.meta, manifest):
+        if usable(clip.meta, manifest, style):
             metas.append(clip.meta)
             frames.append(clip.view_frames)
             sounds.append(clip.audio_flac if audio else None)

@@ -8,25 +8,15 @@ import numpy as np
 import torch
 
 from components.alignment.corpus import Corpus, number, phrase
-from components.shared.encoders.audio import decode_audio
+from components.alignment.features import BATCH, log_mels
+from components.shared.encoders.matryoshka import Encoded
 from components.shared.encoders.model import AlignmentModel
 from components.shared.encoders.retrieval import chance_at, recall_at
-from components.shared.encoders.vision import to_pixels
 from components.shared.work.manifest import Manifest
 
 KS = (1, 5, 10)
-BATCH = 256
 Recall = dict[str, dict[int, dict[str, dict[int, float]]]]
 """pair -> width -> way (`to_text`, `from_text`) -> k -> share."""
-
-
-@torch.inference_mode()
-def frame_features(model: AlignmentModel, frames: np.ndarray) -> torch.Tensor:
-    """Tower features of clips' frames: uint8 (N, T, S, S, 3) -> (N, T, K, hidden)."""
-    flat = frames.reshape(-1, *frames.shape[2:])
-    size = model.vision.image_size
-    parts = [model.vision.frame_features(to_pixels(flat[i : i + BATCH], size)) for i in range(0, len(flat), BATCH)]
-    return torch.cat([part.cpu() for part in parts]).unflatten(0, frames.shape[:2])
 
 
 @torch.inference_mode()
@@ -38,20 +28,37 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
     """
     captions, own = number(corpus.captions)
     times, mask = torch.from_numpy(corpus.times_s), torch.from_numpy(corpus.mask)
-    items = {"vision": model.vision.clip(features, times, mask).mrl}
+    items = {"vision": arrays(model.vision.clip(features, times, mask))}
     rows = {"vision": np.arange(len(corpus))}
-    with_sound = np.array([i for i, sound in enumerate(corpus.sounds) if sound], dtype=int)
-    if model.audio is not None and len(with_sound):
-        mel, real = model.audio.mel([decode_audio(corpus.sounds[i] or b"") for i in with_sound])
-        items["audio"], rows["audio"] = model.audio(mel, real).mrl, with_sound
-    texts = model.text(captions).mrl
-    found: Recall = {}
-    for name, mrl in items.items():
-        found[f"{name}-text"] = {
-            width: recall_at(mrl[width].cpu().numpy(), texts[width].cpu().numpy(), own[rows[name]], KS) for width in mrl
+    heard = np.array([i for i, sound in enumerate(corpus.sounds) if sound], dtype=int)
+    if model.audio is not None and len(heard):
+        items["audio"], rows["audio"] = sounds_of(model, [corpus.sounds[i] for i in heard]), heard
+    texts = arrays(model.text(captions))
+    found: Recall = {
+        f"{name}-text": {width: recall_at(mrl[width], texts[width], own[rows[name]], KS) for width in mrl}
+        for name, mrl in items.items()
+    }
+    chance = {pair: chance_at(own[rows[pair.partition("-")[0]]], len(captions), KS) for pair in found}
+    if "audio" in items:  # each sound's own clip among all clips that have sound
+        alone = np.arange(len(heard))
+        found["audio-vision"] = {
+            width: recall_at(sound, items["vision"][width][heard], alone, KS) for width, sound in items["audio"].items()
         }
-    gallery = {"num_items": len(corpus), "num_captions": len(captions), "chance": chance_at(own, len(captions), KS)}
-    return found, gallery
+        chance["audio-vision"] = chance_at(alone, len(heard), KS)
+    return found, {"num_items": len(corpus), "num_captions": len(captions), "chance": chance}
+
+
+def sounds_of(model: AlignmentModel, sounds: list[bytes | None]) -> dict[int, np.ndarray]:
+    """Embeddings of sounds by width, encoded as in training."""
+    assert model.audio is not None
+    mel, real = log_mels(model, sounds)
+    parts = [arrays(model.audio(mel[i : i + BATCH].float(), real[i : i + BATCH])) for i in range(0, len(mel), BATCH)]
+    return {width: np.concatenate([part[width] for part in parts]) for width in parts[0]}
+
+
+def arrays(encoded: Encoded) -> dict[int, np.ndarray]:
+    """The Matryoshka embeddings as NumPy arrays."""
+    return {width: rows.cpu().numpy() for width, rows in encoded.mrl.items()}
 
 
 @torch.inference_mode()
@@ -79,16 +86,21 @@ def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, flo
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    chance: dict[str, dict[int, float]] = gallery["chance"]  # type: ignore[assignment]
-    figure, axes = plt.subplots(1, 2 * len(found) + 1, figsize=(4.2 * (2 * len(found) + 1), 3.6), layout="constrained")
+    chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
     panels = [(pair, way) for pair in found for way in ("to_text", "from_text")]
+    rows = -(-(len(panels) + 1) // 3)
+    figure, grid = plt.subplots(rows, 3, figsize=(12.6, 3.4 * rows + 0.3), layout="constrained")
+    axes = grid.flatten()
+    for axis in axes[len(panels) + 1 :]:
+        axis.remove()
+    axes = axes[: len(panels) + 1]
     for axis, (pair, way) in zip(axes, panels, strict=False):
         widths = sorted(found[pair])
         for colour, k in zip(("#0b6e99", "#d9730d", "#448361"), KS, strict=True):
             axis.plot(range(len(widths)), [found[pair][w][way][k] for w in widths], "o-", color=colour, label=f"R@{k}")
-            axis.axhline(chance[way][k], color=colour, linestyle=":", linewidth=1.2)
-        name = pair.split("-", maxsplit=1)[0]
-        axis.set_title(f"{name} → caption" if way == "to_text" else f"caption → {name}", fontsize=11)
+            axis.axhline(chance[pair][way][k], color=colour, linestyle=":", linewidth=1.2)
+        first, second = pair.replace("text", "caption").split("-")
+        axis.set_title(f"{first} → {second}" if way == "to_text" else f"{second} → {first}", fontsize=11)
         axis.set_xticks(range(len(widths)), [str(w) for w in widths])
         axis.set_xlabel("embedding width (dotted: chance)")
         axis.set_ylim(0, 1.03)

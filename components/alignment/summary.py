@@ -7,7 +7,8 @@ from pathlib import Path
 
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import read_corpus
-from components.alignment.measure import KS, Recall, frame_features, plot, recall, zero_shot
+from components.alignment.features import frame_features
+from components.alignment.measure import KS, Recall, plot, recall, zero_shot
 from components.shared.encoders.model import AlignmentModel
 from components.shared.runtime.artifacts import write_json
 from components.shared.runtime.report import Report
@@ -50,7 +51,7 @@ def measured(
 
 def scalars(found: Recall, gallery: dict[str, object], frames: dict[str, object]) -> dict[str, float]:
     """Figures by flat name for KFP and MLflow."""
-    chance: dict[str, dict[int, float]] = gallery["chance"]  # type: ignore[assignment]
+    chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
     flat = {
         f"{pair.replace('-', '_')}_{way}_r{k}_{width}": share
         for pair, widths in found.items()
@@ -58,7 +59,12 @@ def scalars(found: Recall, gallery: dict[str, object], frames: dict[str, object]
         for way, shares in ways.items()
         for k, share in shares.items()
     }
-    flat |= {f"chance_{way}_r{k}": share for way, shares in chance.items() for k, share in shares.items()}
+    flat |= {
+        f"{pair.replace('-', '_')}_chance_{way}_r{k}": share
+        for pair, ways in chance.items()
+        for way, shares in ways.items()
+        for k, share in shares.items()
+    }
     flat["frame_zero_shot_accuracy"] = frames["accuracy"]  # type: ignore[assignment]
     flat["frame_majority_share"] = frames["majority"]  # type: ignore[assignment]
     flat["num_test_clips"], flat["num_captions"] = float(gallery["num_items"]), float(gallery["num_captions"])  # type: ignore[arg-type]
@@ -69,8 +75,8 @@ def summary(
     split: str, found: Recall, gallery: dict[str, object], frames: dict[str, object], metrics: dict[str, float]
 ) -> str:
     """The step in a few lines."""
-    chance: dict[str, dict[int, float]] = gallery["chance"]  # type: ignore[assignment]
-    head = " | ".join(f"→ caption R@{k}" for k in KS) + " | " + " | ".join(f"caption → R@{k}" for k in KS)
+    chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
+    head = " | ".join(f"→ R@{k}" for k in KS) + " | " + " | ".join(f"← R@{k}" for k in KS)
     lines = [
         "# Alignment",
         "",
@@ -82,8 +88,10 @@ def summary(
         "|---|---|" + "---|" * (2 * len(KS)),
     ]
     row = lambda ways: " | ".join(f"{ways[way][k]:.3f}" for way in ("to_text", "from_text") for k in KS)
-    lines += [f"| {pair} | {width} | {row(ways)} |" for pair, widths in found.items() for width, ways in widths.items()]
-    lines += [f"| chance | | {row(chance)} |", ""]
+    for pair, widths in found.items():
+        lines += [f"| {pair} | {width} | {row(ways)} |" for width, ways in widths.items()]
+        lines.append(f"| {pair} | chance | {row(chance[pair])} |")
+    lines.append("")
     lines.append(
         f"Single frames named by the nearest phrase: accuracy {frames['accuracy']:.3f} "
         f"(majority label {frames['majority']:.3f})."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
+from components.shared.learning.section import AdapterSection
 from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
-from components.shared.runtime.config import Section, StepSection
+from components.shared.runtime.config import Section
 
 
 class WeightConfig(Section):
@@ -53,7 +52,7 @@ class RewardConfig(Section):
     """Constants of the curiosity reward."""
 
 
-class RftConfig(StepSection):
+class RftConfig(AdapterSection):
     """Group relative policy optimisation over multi-turn episodes."""
 
     steps: int = Field(60, ge=0, le=100_000)
@@ -82,8 +81,6 @@ class RftConfig(StepSection):
     """How far above 1 a token's probability ratio counts."""
     kl_weight: float = Field(0.02, ge=0, le=10)
     """Weight of the KL divergence to the policy that came in; 0 needs no reference."""
-    max_grad_norm: float = Field(1.0, gt=0, le=1000)
-    """Gradients are scaled down to this norm."""
     micro_batch: int = Field(64, ge=1, le=4096)
     """Conversations in one backward pass; bounds memory, changes nothing else."""
     force_operations: bool = True
@@ -98,11 +95,5 @@ class RftConfig(StepSection):
     """Sampled answers to each of them; one greedy."""
     max_operation_drop: float = Field(0.02, ge=0, le=1)
     """The reinforced policy is not chosen where greedy accuracy on operation questions falls by more than this."""
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    """Where the policy runs."""
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Of the frozen base; none takes what the device does well."""
-    quantisation: Literal["none", "nf4", "int8"] = "none"
-    """Of the frozen base (bitsandbytes)."""
     checkpoint_every: int = Field(10, ge=1, le=100_000)
     """Updates between checkpoints."""

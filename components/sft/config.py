@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from components.shared.runtime.config import Section, StepSection
+from components.shared.learning.section import AdapterSection
+from components.shared.runtime.config import Section
 
 
 class CurriculumConfig(Section):
@@ -30,11 +31,33 @@ class CurriculumConfig(Section):
     """What counts as a better score."""
 
 
-class SftConfig(StepSection):
+MAX_RANK = 64
+
+
+class EvaConfig(Section):
+    """Ranks and first weights of the adapter from data (EVA: SVD of each layer's inputs, ranks to where they vary)."""
+
+    enabled: bool = False
+    """Off: every layer has the section's rank and random first weights."""
+    rho: float = Field(2.0, ge=1, le=4)
+    """A layer's rank is at most rank * rho; the sum over all layers stays what equal ranks would give."""
+    tau: float = Field(0.99, ge=0, le=1)
+    """A layer's directions stand once their cosine similarity between two batches is this high."""
+    batches: int = Field(16, ge=2, le=1024)
+    """Batches of `micro_batch` training trajectories looked at, again from the first until all layers stand."""
+    learned_tokens_only: bool = True
+    """Look at the tokens that the loss covers only, as PEFT advises; off: at every token."""
+
+
+class SftConfig(AdapterSection):
     """LoRA on the language model."""
 
-    rank: int = Field(16, ge=1, le=64)
-    """Rank of the adapter."""
+    rank: int = Field(16, ge=1, le=MAX_RANK)
+    """Rank of the adapter (the mean over layers where `eva` chooses)."""
+    eva: EvaConfig = EvaConfig()
+    """Ranks chosen from data."""
+    num_processes: int = Field(1, ge=0, le=64)
+    """Processes on this node that train together, started by torchrun; 0 for one on each GPU that can be seen."""
     alpha: int = Field(32, ge=1, le=256)
     """Scale of the adapter's output is alpha / rank."""
     steps: int = Field(160, ge=1, le=1_000_000)
@@ -45,8 +68,6 @@ class SftConfig(StepSection):
     """Trajectories in one backward pass; gradients of a step's micro batches are accumulated."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak; linear up over the first twentieth, cosine down to a tenth."""
-    max_grad_norm: float = Field(1.0, gt=0, le=1000)
-    """Gradients are scaled down to this norm."""
     validate_every: int = Field(15, ge=1, le=1_000_000)
     """Steps between evaluations on validation trajectories."""
     num_validation: int = Field(96, ge=1, le=100_000)
@@ -63,11 +84,13 @@ class SftConfig(StepSection):
     """Training trajectories that are read into memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    quantisation: Literal["none", "nf4", "int8"] = "none"
-    """Of the frozen base."""
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    """Where training runs."""
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Of the frozen base; none takes what the device does well."""
     curriculum: CurriculumConfig = CurriculumConfig()
     """The stages."""
+
+    @model_validator(mode="after")
+    def _rank_under_the_ceiling(self) -> Self:
+        if self.eva.enabled and self.rank * self.eva.rho > MAX_RANK:
+            raise ValueError(
+                f"rank {self.rank} x eva.rho {self.eva.rho:g} lets a layer's rank pass the ceiling of {MAX_RANK}"
+            )
+        return self

@@ -7,22 +7,25 @@ validation people; a run killed at any point and started again with the same wor
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.sft.config import SftConfig
+from components.sft.summary import figures_of, summary
 from components.shared.runtime.artifacts import read_json, sha256_bytes, write_json
 from components.shared.runtime.config import canonical_json
+from components.shared.runtime.launch import in_group, launch, wanted
 from components.shared.runtime.memory import PeakMemory
 from components.shared.runtime.report import Report
 from components.shared.samples.index import read_index
 
 if TYPE_CHECKING:
-    from components.sft.trainer import Run, Trainer
+    from components.sft.material import Lessons
+    from components.shared.learning.asking import Asked
+    from components.shared.learning.group import Group
     from components.shared.policy.decoder import DecoderPolicy
-
-FIGURES = "figures-before.json"
 
 
 @dataclass(frozen=True)
@@ -49,32 +52,41 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         InputError: no training trajectory.
         ArtifactError: a base that cannot be loaded.
     """
+    count = wanted(config.num_processes, config.device)
+    if count > 1 and not in_group():
+        return launch("components.sft", config, inputs, outputs, count)
     from components.sft.material import read_both
     from components.sft.trainer import Trainer
-    from components.shared.learning.asking import constant_segment, operation_figures, read_asked
+    from components.shared.learning.asking import constant_segment, read_asked
+    from components.shared.learning.group import Group
     from components.shared.policy.load import load_policy
 
     began = time.monotonic()
+    group = Group(config.device)
     with PeakMemory() as memory:
-        policy = load_policy(inputs.base, device=config.device, dtype=config.dtype, quantisation=config.quantisation)
+        policy = load_policy(inputs.base, device=group.device, dtype=config.dtype, quantisation=config.quantisation)
         policy.add_adapter(rank=config.rank, alpha=config.alpha, seed=config.seed)
-        policy.set_gradient_checkpointing(config.gradient_checkpointing)
         train, validation, unseen = read_both(inputs.trajectories, config.max_trajectories, config.num_validation)
         asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_asked) if unseen else []
         policy.warm(image for lesson in (*train.upto(2), *validation) for message in lesson for image in message.images)
+        key = checkpoint_key(config, policy, inputs)
+        ranks = data_ranks(policy, config, train, outputs.work, key, group) if config.eva.enabled else {}
+        policy.set_gradient_checkpointing(config.gradient_checkpointing)
         estimate = estimate_bytes(policy, config, train.upto(2)[: config.micro_batch])
         labels, constant = policy.description.labels, constant_segment(inputs.trajectories)
-        if (outputs.work / FIGURES).is_file():
-            before = read_json(outputs.work / FIGURES)
-        else:
-            before = operation_figures(policy, asked, labels, constant)
-            write_json(outputs.work / FIGURES, before)
+        kept = outputs.work / f"figures-before-{key[:16]}.json"
+        before = group.agreed(read_json(kept) if group.writes and kept.is_file() else None)
+        if before is None:  # a resumed run does not ask again
+            before = measured(policy, asked, labels, constant, group)
+            if group.writes:
+                write_json(kept, before)
         prepared = time.monotonic()
-        trainer = Trainer(policy, config, train, validation, outputs.work, checkpoint_key(config, policy, inputs))
+        trainer = Trainer(policy, config, train, validation, outputs.work, key, group)
         run = trainer.fit()
         trained = time.monotonic()
-        after = operation_figures(policy, asked, labels, constant)
-        digest = policy.save_adapter(outputs.adapter)
+        after = measured(policy, asked, labels, constant, group)
+        digest = policy.save_adapter(outputs.adapter) if group.writes else ""
+    group.close()
     metrics = figures_of(run, before, after)
     metrics |= {
         "prepare_seconds": round(prepared - began, 1),
@@ -84,21 +96,60 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         "peak_rss_bytes": float(memory.peak_bytes),
         "num_trajectories": float(sum(train.counts())),
         "num_trained_parameters": float(sum(parameter.numel() for parameter in trainer.parameters)),
-    } | device_peak(config.device)
+        "num_processes": float(group.size),
+    } | device_peak(group.device)
     return Report(
         metrics=metrics,
         provenance=read_index(inputs.trajectories).provenance,
         curves=run.curves,
-        markdown=summary(metrics, trainer, run, unseen=unseen),
+        markdown=summary(metrics, trainer, run, unseen=unseen, ranks=ranks),
         facts={
             "adapter_digest": digest,
             "base_digest": policy.base_digest,
             "memory_estimate_bytes": estimate,
             "curriculum_moves": [list(move) for move in run.curriculum.moves],
             "quantised_modules": list(policy.quantised),
+            "ranks": ranks,
             "resumed_from_step": trainer.resumed_from,
         },
     )
+
+
+def data_ranks(
+    policy: DecoderPolicy, config: SftConfig, train: Lessons, work: Path, key: str, group: Group
+) -> dict[str, int]:
+    """Ranks and first weights from the training conversations (EVA), computed once by rank 0 and kept for a resume."""
+    from safetensors.torch import load_file, save_file
+
+    from components.sft.material import batch_of
+    from components.shared.policy.eva import apply_components, data_components
+
+    path = work / f"eva-{key[:16]}.safetensors"
+    components = load_file(path) if group.writes and path.is_file() else None
+    if group.writes and components is None:
+        pool, settings = train.upto(2), config.eva
+        batches = [
+            [policy.layout.encode(item) for item in batch_of(pool, config.seed, step, config.micro_batch)]
+            for step in range(settings.batches)
+        ]
+        components = data_components(
+            policy, batches, rho=settings.rho, tau=settings.tau, learned_only=settings.learned_tokens_only
+        )
+        partial = path.with_suffix(".partial")
+        save_file(components, partial)
+        partial.replace(path)
+    return apply_components(policy, group.agreed(components or {}))
+
+
+def measured(
+    policy: DecoderPolicy, asked: list[Asked], labels: Sequence[str], constant: tuple[float, float] | None, group: Group
+) -> dict[str, float]:
+    """Answers to the questions, each rank asking its part, and their figures."""
+    from components.shared.learning.answer_figures import answer_figures
+    from components.shared.learning.asking import ask
+
+    answers = group.gather(ask(policy, group.share(asked), labels)[0])
+    return answer_figures([item.question.truth for item in asked], answers, [item.boundary for item in asked], constant)
 
 
 def checkpoint_key(config: SftConfig, policy: DecoderPolicy, inputs: SftInputs) -> str:
@@ -143,52 +194,3 @@ def device_peak(device: str) -> dict[str, float]:
     import torch
 
     return {"peak_device_bytes": float(torch.cuda.max_memory_allocated(device))}
-
-
-def figures_of(run: Run, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """The metrics of training and of the questions asked before and after."""
-    metrics = {
-        f"{name}_before": value for name, value in before.items() if name in ("oca", "aa", "tiou", "valid_share")
-    }
-    metrics |= after
-    return metrics | {
-        "best_validation_loss": run.best_loss,
-        "best_step": float(run.best_step),
-        "steps": float(run.step),
-        "last_stage": float(run.curriculum.stage),
-        "final_loss": run.curves["loss"][-1][1] if run.curves.get("loss") else 0.0,
-    }
-
-
-def summary(metrics: dict[str, float], trainer: Trainer, run: Run, *, unseen: bool) -> str:
-    """The report's text."""
-    from components.sft.curriculum import STAGES
-
-    counts = ", ".join(f"{number} {stage}" for stage, number in zip(STAGES, trainer.train.counts()))
-    moves = "; ".join(f"evaluation {at}: {what} to {STAGES[stage]}" for at, what, stage in run.curriculum.moves)
-    lines = [
-        f"LoRA of rank {trainer.config.rank} ({metrics['num_trained_parameters'] / 1e3:.0f} k parameters), "
-        f"{run.step} steps of {trainer.config.batch} trajectories ({counts}) in {metrics['train_seconds']:.0f} s; "
-        f"best validation loss {run.best_loss:.3f} after step {run.best_step}.",
-        "",
-        f"Curriculum: {moves or 'no move'}.",
-    ]
-    if metrics.get("num_windows"):
-        lines += ["", "| on validation people | before | after |", "|---|---|---|"]
-        lines += [
-            f"| {title} | {metrics[f'{name}_before']:.3f} | {metrics[name]:.3f} |"
-            for name, title in (("oca", "OCA"), ("aa", "AA@1"), ("tiou", "tIoU@0.5"), ("valid_share", "valid answers"))
-        ]
-        lines.append(
-            f"\n{metrics['num_windows']:.0f} windows, {metrics['num_boundary_windows']:.0f} with a boundary; the best "
-            f"constant segment's tIoU@0.5 is {metrics['tiou_constant']:.3f}."
-        )
-    if not unseen:
-        lines.append(
-            "\nThere is no validation trajectory: the checkpoint was chosen on held-out training trajectories."
-        )
-    lines.append(
-        f"\nMemory: {metrics['estimated_bytes'] / 2**20:.0f} MiB estimated for model and training, measured "
-        f"{metrics['peak_rss_bytes'] / 2**20:.0f} MiB for the whole process."
-    )
-    return "\n".join(lines)

@@ -2,7 +2,9 @@
 
 A plain loop over `Policy.token_logprobs` and not a library's trainer, because what this step is about lies across a
 trainer's seams: the loss mask comes from messages, frozen vision features are cached and scattered in, the curriculum
-restores weights and optimiser together, and a killed run must go on bit for bit.
+restores weights and optimiser together, and a killed run must go on bit for bit (docs/decisions/0006).
+Several processes (group.py) each take their part of every batch; gradients and counts are summed before the step, so
+the global batch and its loss are those of one process up to rounding. Rank 0 alone writes checkpoints.
 Guarantees on CPU: the weights after step n depend on inputs, section and n only, however often the run was killed. That
 holds because batches depend on (seed, step, stage) alone, features are computed once in a fixed order, the learning
 rate is a function of the step, and a checkpoint holds all the rest.
@@ -23,8 +25,10 @@ from components.sft.config import SftConfig
 from components.sft.curriculum import STAGES, CurriculumState, Decision, observe, start
 from components.sft.material import Lessons, batch_of
 from components.shared.learning import checkpoint
+from components.shared.learning.group import Group
 from components.shared.policy.decoder import DecoderPolicy
 from components.shared.policy.interface import Conversation, Policy
+from components.shared.runtime.live import LiveCurves
 from components.shared.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,7 @@ class Trainer:
         validation: Validation conversations.
         work: Folder that survives a kill.
         key: Names configuration and data of a checkpoint.
+        group: The processes that train together.
     """
 
     def __init__(
@@ -69,13 +74,16 @@ class Trainer:
         validation: Sequence[Conversation],
         work: Path,
         key: str,
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Group(config.device)
         self.policy, self.config, self.train, self.validation = policy, config, train, validation
         self.folder, self.key = work / "checkpoints", key
         self.parameters = policy.trainable_parameters()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0)
         self.run = Run(start(train.counts(), enabled=config.curriculum.enabled))
         self.resumed_from = self.restore()
+        self.live = LiveCurves(enabled=False)
         self._saved = time.monotonic()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -85,20 +93,32 @@ class Trainer:
         config, run = self.config, self.run
         bar = Progress(config.steps, "fine-tuning", unit="steps")
         bar.advance(run.step)
+        with LiveCurves(enabled=self.group.writes) as self.live:
+            self.train(bar)
+        self.policy.set_adapter_state(run.best)
+        return run
+
+    def train(self, bar: Progress) -> None:
+        """The steps that are left."""
+        config, run = self.config, self.run
         if run.step == 0:
             self.validate()
         while run.step < config.steps and not self.is_done():
             loss = self.train_step()
             run.step += 1
-            run.note("loss", loss)
+            self.note(loss=loss)
             if run.step % config.validate_every == 0 or run.step == config.steps:
                 self.validate()
             bar.advance(note=f"{STAGES[run.curriculum.stage]}, loss {loss:.3f}")
             overdue = time.monotonic() - self._saved > config.checkpoint_s
             if run.step % config.checkpoint_every == 0 or overdue or run.step == config.steps:
                 self.save()
-        self.policy.set_adapter_state(run.best)
-        return run
+
+    def note(self, **values: float) -> None:
+        """Append to curves, here and in MLflow."""
+        for name, value in values.items():
+            self.run.note(name, value)
+        self.live.note(self.run.step, **values)
 
     def is_done(self) -> bool:
         """Early stop: the last stage, and no better validation loss for `early_stop` evaluations."""
@@ -114,13 +134,15 @@ class Trainer:
         batch = batch_of(self.train.upto(run.curriculum.stage), config.seed, run.step, config.batch)
         self.optimizer.zero_grad(set_to_none=True)
         total = tokens = 0.0
-        for part in micro_batches(batch, config.micro_batch):
+        for part in micro_batches(self.group.share(batch), config.micro_batch):
             logprobs, mask = self.policy.token_logprobs(part)
             loss = -(logprobs * mask).sum()
             if loss.requires_grad:
                 loss.backward()
             total += loss.item()
             tokens += mask.sum().item()
+        total, tokens = self.group.total(total, tokens)
+        self.group.sum_gradients(self.parameters)
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad /= max(tokens, 1.0)
@@ -133,10 +155,8 @@ class Trainer:
     def validate(self) -> None:
         """Measure on validation trajectories, keep the best adapter, act on the curriculum's decision."""
         run = self.run
-        loss, score = measure(self.policy, self.validation, self.config.micro_batch)
-        run.note("validation_loss", loss)
-        run.note("validation_score", score)
-        run.note("stage", float(run.curriculum.stage))
+        loss, score = measure(self.policy, self.validation, self.config.micro_batch, self.group)
+        self.note(validation_loss=loss, validation_score=score, stage=float(run.curriculum.stage))
         if loss < run.best_loss:
             run.best_loss, run.best_step, run.stale = loss, run.step, 0
             run.best = self.policy.adapter_state()
@@ -166,7 +186,10 @@ class Trainer:
         checkpoint.restore_optimizer(self.optimizer, tensors)
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; rank 0's are everybody's."""
+        self._saved = time.monotonic()
+        if not self.group.writes:
+            return
         run = self.run
         tensors = self.training_tensors()
         tensors |= {f"best.{name}": value for name, value in run.best.items()}
@@ -179,11 +202,10 @@ class Trainer:
             "curves": run.curves,
         }
         checkpoint.save(self.folder, self.key, run.step, tensors, state)
-        self._saved = time.monotonic()
 
     def restore(self) -> int:
-        """Go on from the newest good checkpoint; returns its step, 0 where there is none."""
-        found = checkpoint.newest(self.folder, self.key)
+        """Go on from the newest good checkpoint that rank 0 finds; returns its step, 0 where there is none."""
+        found = self.group.agreed(checkpoint.newest(self.folder, self.key) if self.group.writes else None)
         if found is None:
             return 0
         run, state = self.run, found.state
@@ -221,13 +243,20 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def measure(policy: Policy, conversations: Sequence[Conversation], batch: int) -> tuple[float, float]:
-    """(mean loss, share of right tokens) over the learned tokens of whole conversations, the truth fed in."""
+def measure(
+    policy: Policy, conversations: Sequence[Conversation], batch: int, group: Group | None = None
+) -> tuple[float, float]:
+    """(mean loss, share of right tokens) over the learned tokens of whole conversations, the truth fed in.
+
+    In a group each rank measures its part, and all get the same two numbers.
+    """
     loss = right = tokens = 0.0
     with torch.no_grad():
-        for part in micro_batches(conversations, batch):
+        for part in micro_batches(group.share(conversations) if group else conversations, batch):
             logits, _, targets = policy.forward(part)
             loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
             right += float((logits.argmax(-1) == targets).sum())
             tokens += float(targets.numel())
+    if group:
+        loss, right, tokens = group.total(loss, right, tokens)
     return loss / max(tokens, 1.0), right / max(tokens, 1.0)

@@ -20,9 +20,8 @@ from components.shared.encoders.perceiver import Pool
 from components.shared.runtime.errors import InputError
 
 SAMPLE_RATE = 16000
-HOP = 160
 STRIDE = 2
-"""Whisper's second convolution halves the mel rate: one state is 20 ms."""
+"""Whisper's second convolution halves the mel rate: at its own hop of 160 one state is 20 ms."""
 
 
 def decode_audio(encoded: bytes) -> np.ndarray:
@@ -54,7 +53,7 @@ def tiny_whisper_config(config: EncoderConfig) -> WhisperConfig:
         encoder_attention_heads=shape.heads,
         encoder_ffn_dim=4 * shape.hidden,
         num_mel_bins=shape.num_mel_bins,
-        max_source_positions=round(shape.seconds * SAMPLE_RATE / HOP / STRIDE),
+        max_source_positions=round(shape.seconds * SAMPLE_RATE / shape.hop_length / STRIDE),
         dropout=0.0,
     )
 
@@ -66,11 +65,12 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.widths, self.tower = config.widths, tower
         self.positions = int(tower.config.max_source_positions)
-        seconds = self.positions * STRIDE * HOP / SAMPLE_RATE
+        self.hop = config.audio_tower.hop_length
+        seconds = self.positions * STRIDE * self.hop / SAMPLE_RATE
         self.extractor = WhisperFeatureExtractor(
             feature_size=int(tower.config.num_mel_bins),
             sampling_rate=SAMPLE_RATE,
-            hop_length=HOP,
+            hop_length=self.hop,
             chunk_length=round(seconds),
         )
         hidden, dim = int(tower.config.d_model), config.full_width
@@ -91,13 +91,13 @@ class AudioEncoder(nn.Module):
         frames = self.positions * STRIDE
         mel = torch.zeros(len(sounds), features.shape[1], frames)
         mel[:, :, : features.shape[2]] = torch.from_numpy(features[:, :, :frames])
-        states = torch.tensor([max(1, min(self.positions, -(-len(sound) // (HOP * STRIDE)))) for sound in sounds])
+        states = torch.tensor([max(1, min(self.positions, -(-len(sound) // (self.hop * STRIDE)))) for sound in sounds])
         return mel, torch.arange(self.positions)[None] < states[:, None]
 
     def forward(self, mel: torch.Tensor, mask: torch.Tensor) -> Encoded:
         """mel (B, bins, frames), mask (B, positions) -> Encoded."""
         device = self.tower.device
         tokens = self.projector(self.tower(mel.to(device)).last_hidden_state)
-        times = torch.arange(tokens.shape[1], device=device) * (HOP * STRIDE / SAMPLE_RATE)
+        times = torch.arange(tokens.shape[1], device=device) * (self.hop * STRIDE / SAMPLE_RATE)
         pooled, sequence = self.pool(tokens, mask.to(device), times.expand(len(tokens), -1))
         return Encoded(pooled, sequence, nested(pooled, self.widths))

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from components.shared.runtime.config import Section
 
+WHISPER_HOP = 160
+"""Samples between two mel frames of every released Whisper checkpoint."""
+
 
 class VisionShape(Section):
     """The image tower, a CLIPVisionModel."""
@@ -71,11 +74,13 @@ class AudioShape(Section):
     """Train only what stands on top of the tower."""
     num_mel_bins: int = Field(40, ge=16, le=128)
     """Mel bands (80 or 128 for released Whisper checkpoints)."""
+    hop_length: int = Field(320, ge=80, le=400)
+    """Samples of 16 kHz sound between two mel frames; 160 for released Whisper checkpoints."""
     seconds: float = Field(5.0, gt=0, le=30)
     """Length of the sound window; longer sound is cut, shorter is padded and masked."""
     hidden: int = Field(64, ge=16, le=1280)
     """Width of the tiny tower."""
-    layers: int = Field(2, ge=1, le=32)
+    layers: int = Field(1, ge=1, le=32)
     """Depth of the tiny tower."""
     heads: int = Field(4, ge=1, le=20)
     """Attention heads of the tiny tower."""
@@ -123,6 +128,8 @@ class EncoderConfig(Section):
             ("text_tower", self.text_tower),
             ("audio_tower", self.audio_tower),
         ):
+            if tower is self.audio_tower and tower.pretrained and self.audio_tower.hop_length != WHISPER_HOP:
+                raise ValueError(f"audio_tower.hop_length must be {WHISPER_HOP} with a pretrained tower")
             if not tower.pretrained and tower.hidden % tower.heads:
                 raise ValueError(f"{name}.hidden {tower.hidden} must be a multiple of its heads {tower.heads}")
         return self

@@ -52,7 +52,8 @@ def attach(model: Any, config: Any, *, seed: int = 0) -> Any:
     return wrapped
 
 
-def _require(wrapped: Any) -> Any:
+def require(wrapped: Any) -> Any:
+    """The wrapped model; an error where there is none."""
     if wrapped is None:
         raise ArtifactError("the policy has no adapter.", remedy="Call add_adapter or load_adapter first.")
     return wrapped
@@ -62,7 +63,7 @@ def state(wrapped: Any) -> dict[str, torch.Tensor]:
     """The adapter's tensors by PEFT's names, copied to the CPU."""
     from peft import get_peft_model_state_dict
 
-    tensors = get_peft_model_state_dict(_require(wrapped))
+    tensors = get_peft_model_state_dict(require(wrapped))
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in sorted(tensors.items())}
 
 
@@ -164,7 +165,7 @@ def set_state(wrapped: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy tensors into the adapter in place, after checking that every name and shape fits."""
     from peft import get_peft_model_state_dict
 
-    present = get_peft_model_state_dict(_require(wrapped))
+    present = get_peft_model_state_dict(require(wrapped))
     wrong = sorted(
         name
         for name in present.keys() | tensors.keys()

@@ -253,6 +253,15 @@ class DecoderPolicy(Policy):
         self._peft = adapters.attach(self.model, adapters.lora_config(rank, alpha), seed=seed)
 
     @property
+    def peft(self) -> Any:
+        """PEFT's wrapper of the model, for what only PEFT can do to an adapter.
+
+        Raises:
+            ArtifactError: there is no adapter.
+        """
+        return adapters.require(self._peft)
+
+    @property
     def has_adapter(self) -> bool:
         """Whether an adapter is on the model."""
         return self._peft is not None

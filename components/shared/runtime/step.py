@@ -29,7 +29,7 @@ from components.shared.runtime.memory import PeakMemory
 from components.shared.runtime.page import render_page, write_pictures
 from components.shared.runtime.records import ArtifactRecord, StepRecord
 from components.shared.runtime.report import Report
-from components.shared.runtime.reproducibility import seed_everything
+from components.shared.runtime.reproducibility import restart_step, seed_everything, system_facts
 from components.shared.runtime.stores import remove_folder
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,12 @@ def execute(
     """Check inputs, stage outputs, call the verb, record what was made."""
     config = section[0].parse(section[1], name=record.step)
     record.config, record.config_digest = config.model_dump(mode="json"), config.digest()
+    if config.deterministic:
+        restart_step(config.seed)
+    open_run(record)
     seed_everything(config.seed, deterministic=config.deterministic)
+    system = system_facts()
+    log.info("system: %s", system)
     paths = {key: receive(record, key, value) for key, value in inputs[1].items()}
     records.save_record(record)
     targets = {key: Path(artifact.path) for key, artifact in outputs[1].items()}
@@ -127,7 +132,8 @@ def execute(
         extra = {WORK: work} if work else {}
         report = work_out(record, verb, config, inputs[0](**paths), outputs[0](**staged, **extra))
         record.seconds, record.peak_rss_bytes = time.time() - record.started, memory.peak_bytes
-        record.metrics, record.facts, record.markdown = report.metrics, report.facts, report.markdown
+        record.metrics, record.markdown = report.metrics, report.markdown
+        record.facts = report.facts | {"system": system}
         keep_pictures(record, report)
         for key, folder in staged.items():
             digest = tree_digest(folder)
@@ -167,6 +173,15 @@ def forget(uri: str) -> None:
         remove_folder(uri)
     except PixelisError as error:
         log.warning("%s could not be removed: %s", uri, error)
+
+
+def open_run(record: StepRecord) -> None:
+    """Open the step's run in MLflow, where its curves appear while it works."""
+    os.environ.pop(tracking.STEP_RUN, None)
+    try:
+        record.mlflow_run_id = os.environ[tracking.STEP_RUN] = tracking.open_step(record)
+    except Exception as error:  # seen again at the step's end, and recorded then
+        log.warning("no run could be opened in MLflow: %s", error)
 
 
 def final_place(path: Path, staged: dict[str, Path], targets: dict[str, Path]) -> Path:

@@ -19,6 +19,8 @@ from components.shared.runtime.report import Report
 EXPERIMENT = "pixelis"
 KIND = "custom_model_development"  # opens the page on runs and models rather than on traces
 RECORD_FILE = "step_record.json"
+STEP_RUN = "PIXELIS_MLFLOW_STEP_RUN"
+"""Environment variable with the run of the step under way."""
 DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests; the whole sha256 goes into a tag
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -58,28 +60,38 @@ def parent_run(mlflow_client: Any, run: str, tags: dict[str, str] | None = None)
     return mlflow_client.create_run(experiment, tags=base, run_name=run).info.run_id
 
 
-def log_step(record: StepRecord, report: Report, pictures: Path | None, page: str) -> str:
-    """Write one step's record as a child run; returns the child's id."""
-    from mlflow.entities import Metric, Param, RunTag
-
+def open_step(record: StepRecord) -> str:
+    """The child run of a step that begins: the one that a killed attempt left open, else a new one; returns its id."""
     api = client()
-    parent = parent_run(api, record.run_id)
     tags = {
-        "mlflow.parentRunId": parent,
         "pixelis.run_id": record.run_id,
         "pixelis.kind": "step",
         "pixelis.step": record.step,
-        "pixelis.provenance": report.provenance,
         "pixelis.config_digest": record.config_digest,
-        "git_sha": git_sha(),
     }
+    query = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    unfinished = f"{query} AND attributes.status != 'FINISHED'"
+    if found := api.search_runs([experiment_id(api)], unfinished, max_results=1):
+        api.update_run(found[0].info.run_id, status="RUNNING")
+        return found[0].info.run_id
+    tags |= {"mlflow.parentRunId": parent_run(api, record.run_id), "git_sha": git_sha()}
     run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
-    child = run.info.run_id
+    return run.info.run_id
+
+
+def log_step(record: StepRecord, report: Report, pictures: Path | None, page: str) -> str:
+    """Write one step's record into its child run; returns the child's id."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    api = client()
+    child = record.mlflow_run_id or open_step(record)
+    api.set_tag(child, "pixelis.provenance", report.provenance)
     stamp = int((record.started + record.seconds) * 1000)
     metrics = [Metric(name, float(value), stamp, 0) for name, value in report.metrics.items()]
     metrics += [Metric("seconds", record.seconds, stamp, 0), Metric("peak_rss_bytes", record.peak_rss_bytes, stamp, 0)]
     for name, points in report.curves.items():
-        metrics += [Metric(f"curve.{name}", float(y), stamp, round(x)) for x, y in points]
+        sent = {item.step for item in api.get_metric_history(child, f"curve.{name}")}
+        metrics += [Metric(f"curve.{name}", float(y), stamp, round(x)) for x, y in points if round(x) not in sent]
     params = [Param(key, str(value)[:500]) for key, value in flatten(record.config).items()]
     for start in range(0, len(metrics), 900):
         api.log_batch(child, metrics=metrics[start : start + 900])
@@ -101,16 +113,11 @@ def log_step(record: StepRecord, report: Report, pictures: Path | None, page: st
 def log_failure(record: StepRecord) -> str:
     """A child run for a step that failed, with its cause as a tag."""
     api = client()
-    tags = {
-        "mlflow.parentRunId": parent_run(api, record.run_id),
-        "pixelis.run_id": record.run_id,
-        "pixelis.kind": "step",
-    }
-    tags |= {"pixelis.step": record.step, "pixelis.error": record.error[:4000]}
-    run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
-    api.log_dict(run.info.run_id, asdict(record), RECORD_FILE)
-    api.set_terminated(run.info.run_id, "FAILED")
-    return run.info.run_id
+    child = record.mlflow_run_id or open_step(record)
+    api.set_tag(child, "pixelis.error", record.error[:4000])
+    api.log_dict(child, asdict(record), RECORD_FILE)
+    api.set_terminated(child, "FAILED")
+    return child
 
 
 def load_record(api: Any, child: str) -> dict[str, Any] | None:

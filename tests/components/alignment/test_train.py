@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from components.alignment.checkpoint import FILE
 from components.alignment.config import AlignmentConfig
-from components.alignment.corpus import caption
-from components.alignment.train import AlignmentInputs, AlignmentOutputs, Trainer, align
+from components.alignment.corpus import caption, usable
+from components.alignment.train import AlignmentInputs, AlignmentOutputs, align
+from components.alignment.trainer import Trainer
 from components.shared.encoders.config import EncoderConfig, TextShape, VisionShape
 from components.shared.encoders.encoder import load_encoder
 from components.shared.encoders.model import WEIGHTS
+from components.shared.learning import checkpoint
 from components.shared.runtime.errors import InputError
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.clip_shards import write_clip
@@ -88,10 +89,10 @@ def trained(inputs, tmp_path_factory):
 def test_it_learns_what_frames_show_and_says_how_well(trained):
     report, made = trained
     assert report.metrics["frame_zero_shot_accuracy"] > 0.9 > 0.5 > report.metrics["frame_majority_share"]
-    assert report.metrics["vision_text_to_text_r1_16"] > 2 * report.metrics["chance_to_text_r1"]
+    assert report.metrics["vision_text_to_text_r1_16"] > 2 * report.metrics["vision_text_chance_to_text_r1"]
     assert report.metrics["num_test_clips"] == 24 and report.provenance == "synthetic"
     assert all(path.is_file() and path.parent == made.encoder for path in report.pictures.values())
-    assert "| chance |" in report.markdown and "24 clips of test people" in report.markdown
+    assert "| vision-text | chance |" in report.markdown and "24 clips of test people" in report.markdown
 
 
 def test_the_artifact_serves_others(trained):
@@ -122,17 +123,20 @@ def test_killed_and_resumed_gives_the_same_bytes(trained, inputs, tmp_path, monk
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(inputs, tmp_path, caplog):
-    small = CONFIG.model_copy(update={"frame_steps": 2, "clip_steps": 2, "checkpoint_steps": 3})
+    small = CONFIG.model_copy(update={"frame_steps": 2, "clip_steps": 3, "checkpoint_steps": 2})
     first = outputs(tmp_path / "a")
     align(small, inputs, first)
-    checkpoint = (first.work / FILE).read_bytes()
-    for name, data, reason in (("b", checkpoint[: len(checkpoint) // 2], "damaged"), ("c", checkpoint, "of another")):
-        made = outputs(tmp_path / name)
-        (made.work / FILE).write_bytes(data)
-        config = small if name == "b" else small.model_copy(update={"seed": 4})
-        align(config, inputs, made)
-        assert reason in caplog.text
-    assert (tmp_path / "b/encoder" / WEIGHTS).read_bytes() == (first.encoder / WEIGHTS).read_bytes()
+    kept = first.work / "checkpoints"
+    assert sorted(path.name for path in kept.iterdir()) == ["step-00000002", "step-00000004"]
+    newest = kept / "step-00000004" / checkpoint.TENSORS
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    again = outputs(tmp_path / "b", first.work)
+    align(small, inputs, again)
+    assert "step-00000004 is damaged" in caplog.text and "last good one, step-00000002" in caplog.text
+    assert (again.encoder / WEIGHTS).read_bytes() == (first.encoder / WEIGHTS).read_bytes()
+    align(small.model_copy(update={"seed": 4}), inputs, outputs(tmp_path / "c", first.work))
+    assert "of another configuration" in caplog.text
+    assert (tmp_path / "c/encoder" / WEIGHTS).read_bytes() != (first.encoder / WEIGHTS).read_bytes()
 
 
 def test_captions_name_what_is_under_way_in_order():
@@ -145,6 +149,21 @@ def test_captions_name_what_is_under_way_in_order():
     assert say(["a", "a", "b", "a", "a", "a"]) == "doing a", "a single frame is not named, and its neighbours join"
     assert say(["Null"] * 6) == "b"
     assert say(["a"] * 6, "operation") == "b"
+    timed = say(["a", "a", "a", "Null", "b", "b"], "timed")
+    assert timed == "doing a for a while, then b", "2.5 s and 1.67 s"
+    brief = meta("k", "train", ["a", "a", *["b"] * 10], operation="b", frame_times_s=tuple(range(12)))
+    assert caption(brief, manifest, "timed") == "briefly doing a, then b for a while"
+
+
+def test_an_ambiguous_clip_is_named_by_all_its_operations_only():
+    manifest = Manifest(
+        source="segments", provenance="real", split_by="video", labels=("a", "b"), null_label="Null", captions={},
+        recordings=(),
+    )  # fmt: skip
+    clip = meta("k", "train", ["a"] * 3 + ["b"] * 3, operation="a", ambiguous=True)
+    assert [usable(clip, manifest, style) for style in ("operation", "sequence", "timed")] == [False, True, True]
+    unscored = meta("k", "train", ["Null"] * 6, operation="Null")
+    assert not usable(unscored, manifest, "sequence")
 
 
 def test_too_few_clips_is_an_error(inputs, tmp_path):

@@ -78,15 +78,20 @@ def write_material(root, counts):
     write_index(root / "trajectories", index)
 
 
+def make_base(folder):
+    """A tiny policy with random weights."""
+    policy = build_tiny(LABELS, phrases=("Which?",), num_frames=4, size=SMALL, vocabulary=300)
+    with torch.no_grad():  # random embeddings this small give flat logits that no adapter could sharpen in a few steps
+        policy.language.embed_tokens.weight.mul_(10)
+    policy.save_base(folder)
+
+
 @pytest.fixture(scope="session")
 def material(tmp_path_factory):
     """Folders `clips`, `trajectories`, `base` of a small, learnable task."""
     root = tmp_path_factory.mktemp("material")
     write_material(root, {"train": 24, "validation": 9})
-    policy = build_tiny(LABELS, phrases=("Which?",), num_frames=4, size=SMALL, vocabulary=300)
-    with torch.no_grad():  # random embeddings this small give flat logits that no adapter could sharpen in a few steps
-        policy.language.embed_tokens.weight.mul_(10)
-    policy.save_base(root / "base")
+    make_base(root / "base")
     return root
 
 
