@@ -81,7 +81,9 @@ class SftConfig(AdapterSection):
     checkpoint_s: float = Field(60.0, gt=0, le=86_400)
     """A checkpoint is also written when the last is this old."""
     max_trajectories: int = Field(6000, ge=1, le=10_000_000)
-    """Training trajectories that are read into memory."""
+    """Training trajectories that are used."""
+    memory_mb: int = Field(1024, ge=1, le=1_000_000)
+    """Decoded pictures kept in memory (MiB, each process); others are read from the shards when a step needs them."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     curriculum: CurriculumConfig = CurriculumConfig()

@@ -27,7 +27,7 @@ def figures_of(run: Run, before: dict[str, float], after: dict[str, float]) -> d
 
 def summary(metrics: dict[str, float], trainer: Trainer, run: Run, *, unseen: bool, ranks: dict[str, int]) -> str:
     """The report's text."""
-    counts = ", ".join(f"{number} {stage}" for stage, number in zip(STAGES, trainer.train.counts()))
+    counts = ", ".join(f"{number} {stage}" for stage, number in zip(STAGES, trainer.lessons.counts()))
     moves = "; ".join(f"evaluation {at}: {what} to {STAGES[stage]}" for at, what, stage in run.curriculum.moves)
     lines = [
         f"LoRA of rank {trainer.config.rank} ({metrics['num_trained_parameters'] / 1e3:.0f} k parameters), "

@@ -6,9 +6,11 @@ validation people; a run killed at any point and started again with the same wor
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from components.shared.learning.asking import Asked
     from components.shared.learning.group import Group
     from components.shared.policy.decoder import DecoderPolicy
+    from components.shared.policy.interface import Conversation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,14 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
     with PeakMemory() as memory:
         policy = load_policy(inputs.base, device=group.device, dtype=config.dtype, quantisation=config.quantisation)
         policy.add_adapter(rank=config.rank, alpha=config.alpha, seed=config.seed)
-        train, validation, unseen = read_both(inputs.trajectories, config.max_trajectories, config.num_validation)
+        train, validation, unseen = read_both(
+            inputs.trajectories,
+            config.max_trajectories,
+            config.num_validation,
+            memory_bytes=config.memory_mb * 2**20,
+        )
         asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_asked) if unseen else []
-        policy.warm(image for lesson in (*train.upto(2), *validation) for message in lesson for image in message.images)
+        warm(policy, chain(train.upto(2), validation))
         key = checkpoint_key(config, policy, inputs)
         ranks = data_ranks(policy, config, train, outputs.work, key, group) if config.eva.enabled else {}
         policy.set_gradient_checkpointing(config.gradient_checkpointing)
@@ -113,6 +123,27 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
             "resumed_from_step": trainer.resumed_from,
         },
     )
+
+
+def batched(items: Iterable[Conversation], size: int) -> Iterator[list[Conversation]]:
+    """Consecutive items, `size` at a time."""
+    waiting = iter(items)
+    while part := list(islice(waiting, size)):
+        yield part
+
+
+def warm(policy: DecoderPolicy, conversations: Iterable[Conversation]) -> None:
+    """Features of all pictures in a fixed order, for a resume bit for bit; as many as the policy's cache holds.
+
+    With more pictures than that, features are computed when a step needs them, and a resumed run may differ from an
+    uninterrupted one in last bits.
+    """
+    for part in batched(conversations, 64):
+        policy.warm(image for conversation in part for message in conversation for image in message.images)
+        if policy.features.size_bytes > 0.9 * policy.features.max_bytes:
+            log.warning("the pictures' features exceed the cache: they are computed step by step, not once")
+            policy.features.clear()
+            return
 
 
 def data_ranks(

@@ -23,7 +23,7 @@ import torch
 
 from components.sft.config import SftConfig
 from components.sft.curriculum import STAGES, CurriculumState, Decision, observe, start
-from components.sft.material import Lessons, batch_of
+from components.sft.material import Lessons, ReadAhead
 from components.shared.learning import checkpoint
 from components.shared.learning.group import Group
 from components.shared.policy.decoder import DecoderPolicy
@@ -77,7 +77,8 @@ class Trainer:
         group: Group | None = None,
     ) -> None:
         self.group = group or Group(config.device)
-        self.policy, self.config, self.train, self.validation = policy, config, train, validation
+        self.policy, self.config, self.lessons, self.validation = policy, config, train, validation
+        self.reading = ReadAhead()
         self.folder, self.key = work / "checkpoints", key
         self.parameters = policy.trainable_parameters()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=0.0)
@@ -94,11 +95,11 @@ class Trainer:
         bar = Progress(config.steps, "fine-tuning", unit="steps")
         bar.advance(run.step)
         with LiveCurves(enabled=self.group.writes) as self.live:
-            self.train(bar)
+            self.take_steps(bar)
         self.policy.set_adapter_state(run.best)
         return run
 
-    def train(self, bar: Progress) -> None:
+    def take_steps(self, bar: Progress) -> None:
         """The steps that are left."""
         config, run = self.config, self.run
         if run.step == 0:
@@ -131,10 +132,11 @@ class Trainer:
         rate = learning_rate(run.step, config.steps, config.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = batch_of(self.train.upto(run.curriculum.stage), config.seed, run.step, config.batch)
+        pool = self.lessons.upto(run.curriculum.stage)
+        batch = self.reading.batch(pool, config.seed, run.step, config.batch, self.group.part)
         self.optimizer.zero_grad(set_to_none=True)
         total = tokens = 0.0
-        for part in micro_batches(self.group.share(batch), config.micro_batch):
+        for part in micro_batches(batch, config.micro_batch):
             logprobs, mask = self.policy.token_logprobs(part)
             loss = -(logprobs * mask).sum()
             if loss.requires_grad:

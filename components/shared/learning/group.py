@@ -40,9 +40,14 @@ class Group:
         """Whether this rank writes files and reports."""
         return self.rank == 0
 
+    @property
+    def part(self) -> slice:
+        """Which items of a list that all ranks hold are this rank's."""
+        return slice(self.rank, None, self.size)
+
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's part of a list that all ranks hold: every `size`-th item."""
-        return items if self.size == 1 else items[self.rank :: self.size]
+        return items if self.size == 1 else items[self.part]
 
     def total(self, *values: float) -> list[float]:
         """The sums over all ranks, in double precision."""

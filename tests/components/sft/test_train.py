@@ -190,4 +190,4 @@ def test_without_validation_trajectories_some_training_ones_are_held_out(tmp_pat
     train, held, unseen = read_both(tmp_path / "trajectories", 100, 100)
     assert not unseen
     assert (sum(train.counts()), len(held)) == (21, 3)
-    assert not {id(item) for item in held} & {id(item) for item in train.upto(2)}
+    assert not set(held.places) & set(train.upto(2).places)
