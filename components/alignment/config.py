@@ -20,7 +20,7 @@ class AlignmentConfig(StepSection):
     long each lasts (`briefly` under a second, `for a while` over two)."""
     max_clips: int = Field(2500, ge=2)
     """Most training clips read (their policy frames are held in memory)."""
-    frame_steps: int = Field(120, ge=0, le=200_000)
+    frame_steps: int = Field(100, ge=0, le=200_000)
     """Steps that tune the image tower on single frames; 0 leaves it as it is. Skipped where the tower is frozen."""
     frames_per_step: int = Field(128, ge=2, le=4096)
     """Frames in one such step."""

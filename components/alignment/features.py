@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from components.shared.encoders.audio import decode_audio
 from components.shared.encoders.model import AlignmentModel
 from components.shared.encoders.vision import to_pixels
+from components.shared.runtime.reproducibility import cpu_threads
 
 BATCH = 256
 SILENCE = np.zeros(1, np.float32)
@@ -31,9 +33,10 @@ def log_mels(model: AlignmentModel, sounds: Sequence[bytes | None]) -> tuple[tor
     """
     assert model.audio is not None
     mels, masks = [], []
-    for start in range(0, len(sounds), BATCH):
-        part = [decode_audio(sound) if sound else SILENCE for sound in sounds[start : start + BATCH]]
-        mel, mask = model.audio.mel(part)
-        mels.append(mel.half())
-        masks.append(mask)
+    decode = lambda sound: decode_audio(sound) if sound else SILENCE
+    with ThreadPoolExecutor(cpu_threads()) as threads:  # the decoder works outside Python's lock
+        for start in range(0, len(sounds), BATCH):
+            mel, mask = model.audio.mel(list(threads.map(decode, sounds[start : start + BATCH])))
+            mels.append(mel.half())
+            masks.append(mask)
     return torch.cat(mels), torch.cat(masks)

@@ -103,7 +103,7 @@ def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, flo
         axis.set_title(f"{first} → {second}" if way == "to_text" else f"{second} → {first}", fontsize=11)
         axis.set_xticks(range(len(widths)), [str(w) for w in widths])
         axis.set_xlabel("embedding width (dotted: chance)")
-        axis.set_ylim(0, 1.03)
+        axis.set_ylim(0, min(1.03, 1.15 * max(ways[w][k] for ways in found[pair].values() for w in ways for k in KS)))
         axis.grid(axis="y", alpha=0.25)
     axes[0].set_ylabel(f"recall, {gallery['num_items']} clips of unseen people")
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside lower left")

@@ -58,7 +58,8 @@ class RftConfig(AdapterSection):
     steps: int = Field(60, ge=0, le=100_000)
     """Updates at most; 0 leaves the policy as it is."""
     train_seconds: float = Field(100.0, gt=0, le=10_000_000)
-    """Time for the updates, over all resumed attempts; the step after which it is used up is the last."""
+    """Time for the updates, over all resumed attempts; the step after which it is used up is the last. `deterministic`
+    does without the clock: `steps` alone bounds the training then."""
     num_groups: int = Field(16, ge=1, le=4096)
     """Questions a step."""
     group_size: int = Field(8, ge=2, le=256)

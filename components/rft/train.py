@@ -124,7 +124,7 @@ def train_policy(
         checkpoint.save(work, state, learner, orchestrator, novelty)
     bar = Progress(config.steps, "reinforcing", unit="updates")
     bar.advance(state.step)
-    while state.step < config.steps and state.seconds < config.train_seconds:
+    while state.step < config.steps and (config.deterministic or state.seconds < config.train_seconds):
         start = time.monotonic()
         tasks = tasks_for(schedule.step(state.step), clips, labels)
         done = update(
