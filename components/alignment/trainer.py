@@ -102,7 +102,8 @@ class Trainer:
         used = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.group.sum_gradients(used)
         for parameter in used:
-            parameter.grad /= self.group.size
+            if parameter.grad is not None:
+                parameter.grad.div_(self.group.size)
         torch.nn.utils.clip_grad_norm_(used, 1.0)
         self.optimizer.step()
         with torch.no_grad():

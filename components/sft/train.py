@@ -189,7 +189,7 @@ def checkpoint_key(config: SftConfig, policy: DecoderPolicy, inputs: SftInputs) 
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), index, policy.base_digest]).encode())
 
 
-def estimate_bytes(policy: DecoderPolicy, config: SftConfig, sample: list) -> dict[str, int]:  # type: ignore[type-arg]
+def estimate_bytes(policy: DecoderPolicy, config: SftConfig, sample: Sequence[Conversation]) -> dict[str, int]:
     """The estimate for this model and a micro batch like `sample`."""
     from components.sft.memory import ModelSize, training_bytes
 

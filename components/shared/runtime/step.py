@@ -70,6 +70,8 @@ def run_step(
     except BaseException as error:
         fail(record, error)
         raise
+    finally:
+        os.environ.pop(tracking.STEP_RUN, None)
     return report
 
 
@@ -177,7 +179,6 @@ def forget(uri: str) -> None:
 
 def open_run(record: StepRecord) -> None:
     """Open the step's run in MLflow, where its curves appear while it works."""
-    os.environ.pop(tracking.STEP_RUN, None)
     try:
         record.mlflow_run_id = os.environ[tracking.STEP_RUN] = tracking.open_step(record)
     except Exception as error:  # seen again at the step's end, and recorded then

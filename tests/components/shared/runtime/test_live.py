@@ -82,6 +82,7 @@ def test_a_second_attempt_goes_on_in_the_run_of_the_first(tmp_path):
         run(tmp_path, dies)
     run(tmp_path, lambda config, inputs, outputs: Report(metrics={"x": 1.0}))
     assert history("x") == ([(0, 1.0)], "FINISHED")
+    assert tracking.STEP_RUN not in os.environ
     assert load_records(tmp_path / "run")["sft"].facts["system"]["python"]
 
 
