@@ -138,7 +138,8 @@ class Builder:
             if way == "describe":
                 self.looks.describe(draft, frame, place, thought)
             elif way == "track":
-                gains.append(self.looks.track(draft, frame, place, max(high, low), thought))
+                far = max(low, high) if max(low, high) - frame >= frame - low else low
+                gains.append(self.looks.track(draft, frame, place, far, thought))
             else:
                 self.looks.zoom(draft, frame, place, thought)
         draft.support = min(gains)

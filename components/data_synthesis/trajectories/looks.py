@@ -2,7 +2,7 @@
 
     zoom      ZOOM_IN on a box
     describe  SEGMENT_OBJECT_AT on what moves, then GET_PROPERTIES of the box it found
-    track     TRACK_OBJECT from what moves to the end of the stretch
+    track     TRACK_OBJECT from what moves to the farther end of the stretch
     read      READ_TEXT in a box
 
 What an operation returned is what the turn shows, arguments of a second call come from the first one's result, and an
@@ -80,9 +80,9 @@ class Looks:
             draft.drawings.append((frame, (box[0], box[1], box[2], box[3])))
 
     def track(self, draft: Draft, frame: int, cell: BoxInt, last: int, thought: str) -> float:
-        """Follow what moves in a cell to frame `last`; the support: its travel over what is asked."""
+        """Follow what moves in a cell to frame `last`, maybe backwards; the support: its travel over what is asked."""
         target = self._moving(frame, cell)
-        if target is None or last <= frame:
+        if target is None or last == frame:
             draft.failed = draft.failed or NOT_FOUND
             return 0.0
         result = self._execute(draft, "TRACK_OBJECT", {"frame": frame, "box": list(target), "to": last}, thought)

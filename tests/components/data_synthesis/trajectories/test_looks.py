@@ -68,12 +68,14 @@ def test_description_segments_what_moves_and_measures_what_was_found(frames: lis
 
 def test_a_track_follows_the_hand_and_its_travel_is_its_support(frames: list[np.ndarray], draft: Draft) -> None:
     support = looks(frames).track(draft, 2, CELL, 14, "motion")
-    [turn] = draft.turns
+    turn = draft.turns[0]
     assert turn.call is not None and turn.result is not None
     assert (turn.call.name, turn.call.arguments["to"]) == ("TRACK_OBJECT", 14)
     end = [int(v) for v in turn.result.text.split("[")[1].rstrip("]").split(",")]
     assert abs((end[0] + end[2]) / 2 - hand(14)[0]) < 30
     assert support == pytest.approx((hand(14)[0] - hand(2)[0]) / 40, rel=0.3)
+    back = looks(frames).track(draft, 14, CELL, 2, "motion")
+    assert back == pytest.approx(support, rel=0.3), "backwards as well"
     assert looks(frames, track_travel=900).track(draft, 2, CELL, 14, "motion") < 1
 
 
