@@ -1,6 +1,6 @@
 """The clip step as a whole beside its parts: decoding alone, and encoding alone, of the same recordings.
 
-    python benchmarks/clip_step.py [--people 24] [--width 448 --height 336] [--workers 2] [--rounds 3] [--lean]
+    python benchmarks/clip_step.py [--people 60] [--width 448 --height 336] [--workers 2] [--rounds 3] [--lean]
 
 Renders a small twin, then in turn: decodes every frame of every recording, encodes again all the pictures and sounds
 that the clips hold, and runs the step. Processor time is compared, so that other work on the machine matters little;
@@ -79,7 +79,7 @@ def main() -> None:
     from components.shared.work.manifest import load_manifest
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--people", type=int, default=60)
     parser.add_argument("--width", type=int, default=448)
     parser.add_argument("--height", type=int, default=336)
     parser.add_argument("--workers", type=int, default=2)

@@ -15,7 +15,7 @@ G only, so also a run that goes on with other ranks or processes (same G) sees w
 reads the headers of the shards it lies in, not what came before it; memory is one group's offsets and the batch.
 Not guaranteed: a uniformly random order over all shards (samples of different groups do not mix within an epoch; the
 groups are other ones in the next).
-Deterministic orders of this kind are described for MosaicML Streaming ("elastic determinism").
+Why an order of our own: docs/decisions/0008-order-as-a-function.md.
 """
 
 from __future__ import annotations
