@@ -47,13 +47,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=100.0)
     parser.add_argument("--split", default="test", help="questions of which split are asked (validation or test)")
     parser.add_argument("--questions", type=int, default=400, help="questions a kind")
+    parser.add_argument("--samples", type=int, default=4, help="sampled answers to each of them")
     parser.add_argument("--checkpoints", type=int, default=4, help="measurements of the supervised arm")
     parser.add_argument("--sft-rates", type=float, nargs="+", default=[2e-4, 1e-3], help="its learning rates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    config = RftConfig(seed=given.seed, steps=100_000, train_seconds=given.seconds, num_validation=given.questions)
+    config = RftConfig(
+        seed=given.seed,
+        steps=100_000,
+        train_seconds=given.seconds,
+        num_validation=given.questions,
+        validation_samples=given.samples,
+    )
     policy = load_policy(given.base, given.adapter)
     checks = questions_to_ask(given.trajectories, given.clips, given.split, config, policy.description.labels)
     registry = default_registry(config.operations)

@@ -50,7 +50,7 @@ class VisionStageConfig(Section):
     """Optimiser steps."""
     batch: int = Field(128, ge=1, le=8192)
     """Frames a step."""
-    crops: int = Field(16, ge=0, le=1024)
+    crops: int = Field(10, ge=0, le=1024)
     """Crops of the evidence a step, where the data has close-up questions."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
     """Peak of a one-cycle schedule."""
@@ -65,15 +65,19 @@ class LanguageStageConfig(Section):
 
     steps: int = Field(420, ge=0, le=1_000_000)
     """Optimiser steps."""
-    batch: int = Field(32, ge=1, le=4096)
-    """Conversations a step."""
+    batch: int = Field(28, ge=1, le=4096)
+    """Conversations a step, drills not counted."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
     """Peak of a one-cycle schedule."""
     dense_weight: float = Field(0.5, ge=0, le=10)
     """Weight of the dense loss: the state at each frame must name the frame's operation and when its run began."""
+    drills: int = Field(20, ge=0, le=4096)
+    """Short conversations about close-ups added to each step: reading a crop, calling for one."""
+    drill_weight: float = Field(0.5, ge=0, le=10)
+    """Weight of their loss."""
     caption_share: float = Field(0.15, ge=0, le=1)
     """Share of conversations that ask for all segments of the window."""
-    closeup_share: float = Field(0.25, ge=0, le=1)
+    closeup_share: float = Field(0.15, ge=0, le=1)
     """Share of conversations about a close-up, where the data has any."""
 
 

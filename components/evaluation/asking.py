@@ -10,20 +10,11 @@ import numpy as np
 
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.windows import Said, Window, read_answer
-from components.shared.learning.episode import Episode, SourceFrames, Task, run_episodes
+from components.shared.learning.episode import Episode, run_episodes, task_for
+from components.shared.learning.looking import saw_evidence
 from components.shared.operations import Registry
 from components.shared.policy.interface import Policy
-from components.shared.policy.prompts import conversation_for
 from components.shared.samples import Clip, Question
-
-COVERED = 0.9
-"""Share of the evidence a crop must show to count as a look at it."""
-
-
-def task(question: Question, clip: Clip, labels: Sequence[str]) -> Task:
-    """One question about one clip, as training asks it."""
-    conversation = conversation_for(question, clip.view_frames, clip.meta.frame_times_s, labels)
-    return Task(question, conversation, SourceFrames(clip), tuple(labels))
 
 
 def ask(
@@ -43,7 +34,7 @@ def ask(
         batch = pairs[start : start + config.batch_size]
         episodes = run_episodes(
             policy,
-            [task(question, clip, labels) for question, clip in batch],
+            [task_for(question, clip, labels) for question, clip in batch],
             registry,
             temperature=temperature,
             max_turns=config.max_turns,
@@ -71,22 +62,6 @@ def heard(episode: Episode, duration_s: float, labels: Sequence[str]) -> Said:
         looked=saw_evidence(episode),
         value=value if isinstance(value, str) else None,
     )
-
-
-def saw_evidence(episode: Episode) -> bool:
-    """Whether a successful call's box covers the evidence."""
-    evidence = episode.question.evidence_box
-    boxes = [call.arguments.get("box") for call in episode.calls if call.ok]
-    return evidence is not None and any(covers(box, evidence) for box in boxes)
-
-
-def covers(box: object, evidence: tuple[int, int, int, int]) -> bool:
-    """Whether a box (x0, y0, x1, y1) shows nearly all of another."""
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(x, int | float) for x in box):
-        return False
-    x0, y0, x1, y1 = evidence
-    width, height = min(x1, box[2]) - max(x0, box[0]), min(y1, box[3]) - max(y0, box[1])
-    return width > 0 and height > 0 and width * height >= COVERED * (x1 - x0) * (y1 - y0)
 
 
 def latency(

@@ -26,14 +26,13 @@ from components.rft.questions import KINDS, Schedule, clips_by_id, plan, sample_
 from components.rft.results import describe
 from components.rft.update import Learner, update
 from components.rft.validation import Validation, helped, validate
-from components.shared.learning.episode import SourceFrames, Task
+from components.shared.learning.episode import Task, task_for
 from components.shared.learning.rewards.coherence import CoherenceReward
 from components.shared.learning.rewards.curiosity import CuriosityReward, Novelty
 from components.shared.learning.rewards.format import FormatReward
 from components.shared.learning.rewards.orchestrator import Orchestrator, Weight
 from components.shared.learning.rewards.task import TaskReward, best_constant_segment
 from components.shared.operations import Registry, default_registry
-from components.shared.policy.prompts import conversation_for
 from components.shared.runtime.artifacts import write_json
 from components.shared.runtime.progress import Progress
 from components.shared.runtime.report import Report
@@ -144,12 +143,7 @@ def train_policy(
 
 def tasks_for(questions: Sequence[Question], clips: dict[str, Clip], labels: Sequence[str]) -> list[Task]:
     """A task a question; frames stay encoded until they are looked at."""
-    tasks = []
-    for question in questions:
-        clip = clips[question.clip_id]
-        conversation = conversation_for(question, clip.view_frames, clip.meta.frame_times_s)
-        tasks.append(Task(question, conversation, SourceFrames(clip), tuple(labels)))
-    return tasks
+    return [task_for(question, clips[question.clip_id], labels) for question in questions]
 
 
 def build_orchestrator(config: RftConfig, questions: Sequence[Question], novelty: Novelty | None) -> Orchestrator:

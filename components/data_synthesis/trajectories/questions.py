@@ -15,7 +15,8 @@ from components.shared.samples.clip import ClipMeta
 from components.shared.samples.trajectory import Question
 
 OPERATION_TEXT = "Which operation is under way, when does it start and end, and what comes next?"
-CLOSEUP_TEXT = "Which pattern does the order's tag show?"
+CLOSEUP_TEXT = "Which pattern does the tag in row {row}, column {column} show?"
+"""Rows and columns of the grid of zooms, from 1: the asker says where, and only a close look says what."""
 
 
 def snap(time_s: float, frame_times_s: tuple[float, ...]) -> int:
@@ -62,7 +63,7 @@ def closeup_question(
     choices: tuple[str, ...],
     evidence_box: tuple[int, int, int, int],
     *,
-    text: str = CLOSEUP_TEXT,
+    text: str,
     suffix: str = "",
 ) -> Question:
     """A close-up question of a clip whose detail is known; `suffix` tells several of one clip apart."""

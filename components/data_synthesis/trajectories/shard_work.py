@@ -108,7 +108,8 @@ def drafts_of(
             outcome.no_question[f"closeup: {why or 'tag straddles cells'}"] += 1
             continue
         suffix = "" if detail == "tag" else f"-{detail}"
-        question = closeup_question(clip.meta, sight.value, sight.choices, box, text=sight.text, suffix=suffix)
+        text = sight.asked(job.config.grid)
+        question = closeup_question(clip.meta, sight.value, sight.choices, box, text=text, suffix=suffix)
         outcome.questions.append(question)
         if teaches:
             yield builder.closeup(question, sight)

@@ -112,7 +112,7 @@ def synthesize_trajectories(
         )
     files = {f"questions-{split}": write_questions(outputs.trajectories, split, questions[split]) for split in SPLITS}
     sheet = write_examples(choose(shown, config.num_examples), outputs.trajectories / "examples")
-    tags = (q.choices for split in SPLITS for q in questions[split] if q.text == CLOSEUP_TEXT)
+    tags = (q.choices for split in SPLITS for q in questions[split] if q.question_id.endswith("-cu"))
     choices = next(tags, ())
     write_the_index(outputs.trajectories, config, index, shards, files, tally, manifest.labels, choices)
     return make_report(tally, shards, sheet, index.provenance)

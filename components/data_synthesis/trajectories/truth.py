@@ -35,7 +35,7 @@ class Sight:
 
     Attributes:
         detail: `tag`, `label` or `tool`.
-        text: The question.
+        text: The question, without the place.
         value: Its answer.
         choices: All values the answer could have.
         box: The detail in thousandths of the frame.
@@ -55,6 +55,11 @@ class Sight:
             return around(self.box, SPACE)
         cell = cell_of(self.box, grid)
         return cell_box(*cell, grid) if cell is not None else None
+
+    def asked(self, grid: int) -> str:
+        """The question; about a tag it names the row and column of the grid cell that holds it."""
+        cell = cell_of(self.box, grid) if self.detail == "tag" else None
+        return self.text if cell is None else self.text.format(row=cell[1] + 1, column=cell[0] + 1)
 
     def evidence_box(self, grid: int) -> BoxInt | None:
         """The detail in whole thousandths, rounded outwards but not beyond its place."""

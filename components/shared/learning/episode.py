@@ -22,7 +22,7 @@ import numpy as np
 from components.shared.operations import Registry
 from components.shared.policy.answers import parse_reply
 from components.shared.policy.interface import Conversation, Generation, Message, Policy
-from components.shared.policy.prompts import tool_message
+from components.shared.policy.prompts import conversation_for, tool_message
 from components.shared.samples.clip import Clip
 from components.shared.samples.trajectory import Call, Question, ToolResult
 
@@ -61,6 +61,12 @@ class Task:
     source_frames: Sequence[np.ndarray] = field(repr=False)
     labels: tuple[str, ...] = ()
     opening: str = ""
+
+
+def task_for(question: Question, clip: Clip, labels: Sequence[str]) -> Task:
+    """A question about a clip; the clip's frames stay encoded until they are looked at."""
+    conversation = conversation_for(question, clip.view_frames, clip.meta.frame_times_s)
+    return Task(question, conversation, SourceFrames(clip), tuple(labels))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components.base_model.language_stage import backward, dense_loss, of_like_length, run_starts
-from components.base_model.lessons import Lesson
+from components.base_model.language_stage import backward, dense_loss, of_like_length
+from components.base_model.lessons import Facts, Lesson
 from components.shared.policy.interface import Message
 from components.shared.policy.tiny import TinySize, build_tiny
 
@@ -19,18 +19,13 @@ def policy():
     return build_tiny(LABELS[:2], num_frames=3, size=SMALL, vocabulary=300)
 
 
-def lesson(labels=("A", "BB", "BB"), text="A"):
+FACTS = (Facts("A", "0.0", value="BB"), Facts("BB", "1.0"), Facts("BB", "1.0", value="A"))
+
+
+def lesson(facts=FACTS, text="A"):
     images = tuple(torch.randint(0, 255, (3, 56, 56, 3), dtype=torch.uint8).numpy())
     talk = (Message("user", "?", images=images, image_times_s=TIMES), Message("assistant", text))
-    return Lesson(talk, labels, TIMES)
-
-
-@pytest.mark.parametrize(
-    "labels, expected",
-    [(("A", "A", "B"), ["0.0", "0.0", "2.0"]), (("A", "B", "A"), ["0.0", "1.0", "2.0"]), ((), [])],
-)
-def test_runs_begin_where_the_label_changes(labels, expected):
-    assert run_starts(labels, TIMES) == expected
+    return Lesson(talk, facts)
 
 
 @pytest.mark.parametrize(
@@ -46,20 +41,35 @@ def test_the_dense_loss_equals_a_reference(policy):
     states = policy.hidden_states([row])
     expected = 0.0
     weight = policy.language.embed_tokens.weight
-    for candidates, truth in ((("A", "BB"), (0, 1, 1)), (("0.0", "1.0"), (0, 1, 1))):
+    ends = list(row.image_ends)
+    for candidates, at, truth in (
+        (("A", "BB"), ends, (0, 1, 1)),
+        (("0.0", "1.0"), ends, (0, 1, 1)),
+        (("A", "BB"), [ends[0], ends[2]], (1, 0)),
+    ):
         ids = [policy.codec.encode(text)[0] for text in candidates]
-        logits = states[0, list(row.image_ends)] @ weight[ids].T
+        logits = states[0, at] @ weight[ids].T
         expected = expected + functional.cross_entropy(logits, torch.tensor(truth))
-    found = dense_loss(policy, states, [row], [one.frame_labels], [one.frame_times_s])
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(dense_loss(policy, states, [row], [one.facts]), expected, atol=1e-6)
 
 
-def test_labels_that_are_no_single_token_are_left_out(policy):
-    one = lesson(labels=("", LABELS[2], ""))
+def test_facts_that_are_no_single_token_are_left_out(policy):
+    one = lesson(facts=(Facts(), Facts(LABELS[2], "1.0"), Facts()))
     row = policy.layout.encode(one.conversation)
     states = policy.hidden_states([row])
-    only_start = dense_loss(policy, states, [row], [one.frame_labels], [one.frame_times_s])
-    assert float(only_start) == pytest.approx(0.0, abs=1e-6)  # one candidate: the only run of a named label
+    only_start = dense_loss(policy, states, [row], [one.facts])
+    assert float(only_start) == pytest.approx(0.0, abs=1e-6)  # one candidate
+
+
+def test_the_weight_scales_the_gradient(policy):
+    policy.train_language()
+    one, grown = lesson(), []
+    for weight in (1.0, 0.25):
+        for parameter in policy.trainable_parameters():
+            parameter.grad = None
+        backward(policy, [one], 0.5, weight)
+        grown.append(policy.language.embed_tokens.weight.grad.clone())
+    assert torch.allclose(0.25 * grown[0], grown[1], atol=1e-7)
 
 
 def test_grouping_does_not_change_the_gradient(policy):

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 
 from components.base_model.config import LanguageStageConfig
-from components.base_model.lessons import Lessons, answer_lesson, caption_text, closeup_lesson, random_call
+from components.base_model.lessons import (
+    Facts,
+    Lessons,
+    answer_lesson,
+    call_drill,
+    caption_text,
+    closeup_lesson,
+    lesson_of,
+    read_drill,
+    run_starts,
+)
 from components.base_model.material import Example, cell, evidence_cell
 from components.shared.policy.answers import parse_reply
 from components.shared.policy.tokenizer import grid_boxes
@@ -72,10 +82,51 @@ def test_the_evidence_cell_is_around_its_middle(box, expected):
     assert evidence_cell(question) == cell(*expected)
 
 
-def test_calls_are_grid_cells_the_tokenizer_knows():
-    rng = np.random.default_rng(0)
-    boxes = {str(random_call(4, rng).arguments["box"]) for _ in range(500)}
-    assert boxes == set(grid_boxes())
+def test_a_call_looks_at_the_evidence_in_words_the_tokenizer_knows():
+    call = parse_reply(closeup_lesson(example(), "calling", np.random.default_rng(0))[-1].text).call
+    assert call is not None
+    assert call.arguments["box"] == [500, 0, 750, 250]
+    assert str(call.arguments["box"]) in grid_boxes()
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        (("A", "A", "B", "B"), ["0.0", "0.0", "2.5", "2.5"]),
+        (("A", "B", "A", "A"), ["0.0", "1.2", "2.5", "2.5"]),
+        ((), []),
+    ],
+)
+def test_runs_begin_where_the_label_changes(labels, expected):
+    assert run_starts(labels, TIMES) == expected
+
+
+def test_facts_go_with_the_images_in_order():
+    shown = example(("A", "", "B", "B"))
+    reading = lesson_of(closeup_lesson(shown, "reading", np.random.default_rng(0)), shown)
+    frames = (Facts("A", "0.0"), Facts(), Facts("B", "2.5"), Facts("B", "2.5"))
+    assert reading.facts == (*frames, Facts(value="x"))
+    bare = example(closeup=False)
+    assert lesson_of(answer_lesson(bare), bare).facts[0] == Facts("A", "0.0")
+
+
+def test_drills_are_the_ends_of_lessons():
+    shown, rng = example(), np.random.default_rng
+    reading, whole = read_drill(shown, rng(0)), closeup_lesson(shown, "reading", rng(0))
+    assert [message.text for message in reading.conversation[1:]] == [message.text for message in whole[2:]]
+    assert reading.conversation[1].images[0].min() == 1
+    assert reading.facts == (Facts(value="x"),)
+    calling = call_drill(shown, rng(0)).conversation
+    assert calling[-1].text == closeup_lesson(shown, "calling", rng(0))[-1].text
+    assert not any(message.images for message in calling)
+
+
+def test_drills_depend_on_the_step_and_there_are_none_without_crops():
+    lessons = Lessons([example(), example(closeup=False)], SHARES, (), 0)
+    assert [len(one.conversation) for one in lessons.drills(0, 5)] == [3, 2, 3, 2, 3]
+    bare = example()
+    bare.crops = {}
+    assert Lessons([bare], SHARES, (), 0).drills(0, 5) == []
 
 
 def test_a_steps_batch_depends_on_seed_and_step_only():
