@@ -50,7 +50,7 @@ class VisionStageConfig(Section):
     """Optimiser steps."""
     batch: int = Field(128, ge=1, le=8192)
     """Frames a step."""
-    crops: int = Field(10, ge=0, le=1024)
+    crops: int = Field(16, ge=0, le=1024)
     """Crops of the evidence a step, where the data has close-up questions."""
     learning_rate: float = Field(1.5e-3, gt=0, le=1)
     """Peak of a one-cycle schedule."""
@@ -63,7 +63,7 @@ class VisionStageConfig(Section):
 class LanguageStageConfig(Section):
     """Full-parameter training of the language model on frozen, cached vision features."""
 
-    steps: int = Field(420, ge=0, le=1_000_000)
+    steps: int = Field(400, ge=0, le=1_000_000)
     """Optimiser steps."""
     batch: int = Field(28, ge=1, le=4096)
     """Conversations a step, drills not counted."""

@@ -22,7 +22,6 @@ from components.shared.policy.vision import encode_equal
 from components.shared.runtime.progress import Progress
 
 SHIFT = 2
-CROP_SHIFT = 6
 LIGHT = 0.1
 
 
@@ -162,18 +161,17 @@ def crop_loss(visual, patching, values, crops, number, rng):  # type: ignore[no-
     picked = rng.integers(len(images), size=number)
     shape = images[picked[0]].shape
     same = [index for index in picked if images[index].shape == shape]
-    moved = jitter(np.stack([images[index] for index in same]), rng, CROP_SHIFT)
-    patches, grid = patchify(moved, patching)
+    patches, grid = patchify(np.stack([images[index] for index in same]), patching)
     output = values(encode_equal(visual, patches, grid).mean(1))
     return functional.cross_entropy(output, torch.from_numpy(truth[same]))
 
 
-def jitter(images: np.ndarray, rng: np.random.Generator, shift: int = SHIFT) -> np.ndarray:
-    """Shift each image by up to `shift` pixels (edges repeated) and scale its brightness by up to LIGHT."""
+def jitter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shift each image by up to SHIFT pixels (edges repeated) and scale its brightness by up to LIGHT."""
     size = images.shape[1:3]
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
     moved = np.empty_like(images)
-    for index, (y, x) in enumerate(rng.integers(0, 2 * shift + 1, size=(len(images), 2))):
+    for index, (y, x) in enumerate(rng.integers(0, 2 * SHIFT + 1, size=(len(images), 2))):
         moved[index] = padded[index, y : y + size[0], x : x + size[1]]
     light = 1 + rng.uniform(-LIGHT, LIGHT, size=(len(images), 1, 1, 1)).astype(np.float32)
     return np.clip(moved * light, 0, 255).astype(np.uint8)
