@@ -122,6 +122,16 @@ def truth_of(folder: Path, *, hand_over: range = range(0), pen_y: int = 300) -> 
     return RecordingTruth(path)
 
 
+def test_the_question_about_a_tag_names_its_row_and_column(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sight, _ = truth_of(tmp_path).sight("tag", meta_of(), rng)
+    assert sight is not None
+    assert sight.asked(4) == "Which pattern does the tag in row 4, column 1 show?"
+    assert sight.asked(2) == "Which pattern does the tag in row 2, column 1 show?"
+    label, _ = truth_of(tmp_path).sight("label", meta_of(), rng)
+    assert label is not None and label.asked(4) == label.text
+
+
 def test_a_label_is_asked_about_where_nothing_covers_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sight, _ = truth_of(tmp_path, hand_over=range(70, 110)).sight("label", meta_of(), rng)
