@@ -185,7 +185,10 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
     try:
         for line in container.logs(stream=True):
             print(line.decode(errors="replace"), end="")
-        return int(container.wait()["StatusCode"])
+        code = int(container.wait()["StatusCode"])
+        if code:  # 137: killed, from outside or for memory
+            print(f"The container of {image} ended with exit code {code}.")
+        return code
     finally:
         container.remove(force=True)
 

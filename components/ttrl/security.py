@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import os
 import re
 import secrets
 import sys
@@ -95,6 +96,11 @@ class Gatekeeper:
             return cls(KeyFile.model_validate(read_json(Path(keys_file))).keys)
         except ValidationError as error:
             raise ConfigError(describe(error, keys_file)) from error
+        except PermissionError as error:
+            raise ConfigError(
+                f"ttrl.keys_file = {keys_file} may not be read by user {os.getuid()}; the service was not started.",
+                remedy="Give that user the right to read it (it holds hashes of keys, not keys).",
+            ) from error
 
     def identify(self, key: str | None) -> Caller | None:
         """The caller who owns `key`, None where nobody does."""

@@ -126,7 +126,8 @@ def test_a_container_that_fails_is_a_failure_and_is_removed(capsys: pytest.Captu
     client.containers = Runs()  # type: ignore[attr-defined]
     assert containers.run_container(client, "image", ["false"], {}) == 3
     assert made.removed
-    assert "café" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "café" in printed and "exit code 3" in printed
 
 
 def test_an_unknown_runner_is_refused() -> None:

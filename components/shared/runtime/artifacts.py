@@ -82,6 +82,16 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def make_readable(folder: Path) -> None:
+    """Let everybody read what the folder holds: some libraries write through private temporary files, and an artifact
+    is read by other users than its maker (a service in a container)."""
+    for path in folder.rglob("*"):
+        wanted = 0o755 if path.is_dir() else 0o644
+        mode = path.stat().st_mode & 0o777
+        if not path.is_symlink() and mode & wanted != wanted:  # a link to what is readable anyway is left alone
+            path.chmod(mode | wanted)
+
+
 @contextlib.contextmanager
 def staged_directory(target: Path) -> Iterator[Path]:
     """A fresh directory beside `target` that takes its name when the block ends well, and is removed otherwise."""
@@ -92,6 +102,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
     staged.chmod(0o755)
     try:
         yield staged
+        make_readable(staged)
         if target.is_dir():
             shutil.rmtree(target)
         elif target.exists():

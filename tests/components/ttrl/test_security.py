@@ -1,6 +1,7 @@
 """Keys, roles, rate limits, and neutralised text."""
 
 import json
+import os
 
 import pytest
 
@@ -32,6 +33,15 @@ def test_no_keys_means_loopback_only():
     assert Gatekeeper.load("", "127.0.0.1").identify(None).may("admin")
     with pytest.raises(ConfigError, match="open to anyone"):
         Gatekeeper.load("", "0.0.0.0")
+
+
+def test_a_keys_file_of_somebody_else_is_named(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("components.ttrl.security.read_json", refused)
+    with pytest.raises(ConfigError, match=rf"keys.json may not be read by user {os.getuid()}"):
+        Gatekeeper.load(str(tmp_path / "keys.json"), "0.0.0.0")
 
 
 def test_a_broken_keys_file_names_the_key(tmp_path):

@@ -20,6 +20,21 @@ def test_a_staged_directory_appears_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
+def test_an_artifact_can_be_read_by_others_and_keeps_its_links(tmp_path: Path) -> None:
+    """safetensors writes through a private temporary file; a service in a container reads as another user."""
+    outside = tmp_path / "outside"
+    outside.write_text("")
+    outside.chmod(0o600)
+    with staged_directory(tmp_path / "artifact") as staged:
+        (staged / "inner").mkdir(mode=0o700)
+        for name, mode in (("weights", 0o600), ("script", 0o700)):
+            (staged / "inner" / name).write_text("1")
+            (staged / "inner" / name).chmod(mode)
+        (staged / "link").symlink_to(outside)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "artifact").rglob("*")}
+    assert modes == {"inner": 0o755, "weights": 0o644, "script": 0o744, "link": 0o600}
+
+
 def test_a_failure_leaves_the_old_artifact_and_no_rest(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
     target.mkdir()
