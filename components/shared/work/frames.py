@@ -53,8 +53,3 @@ def list_frames(folder: Path) -> list[tuple[Path, float]]:
             raise InputError(f"{second} and {first} have the same time.", remedy="Remove one of them.")
     start = timed[0][0]
     return [(path, (moment - start).total_seconds()) for moment, path in timed]
-
-
-def first_frame_time(folder: Path) -> datetime:
-    """Time of the first frame below a folder, with zone."""
-    return frame_time(list_frames(folder)[0][0])

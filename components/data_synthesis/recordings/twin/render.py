@@ -5,7 +5,6 @@ Guarantee: depends on the configuration, the seed and the person only; never on 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from components.data_synthesis.recordings.twin.script import Step, write_script
 from components.data_synthesis.recordings.twin.sound import sound_track
 from components.data_synthesis.recordings.twin.tag import Tag, draw_tag, tag_patch
 from components.data_synthesis.recordings.twin.truth import SceneTruth
-from components.shared.work.operations import NAMES
 
 _FOLLOW = 0.55
 """Share of the way to its target a hand goes in one frame at 25 fps: joins one operation's movement to the next."""
@@ -155,15 +153,3 @@ def _wander(rng: np.random.Generator, count: int, strength: float) -> np.ndarray
     steps = rng.normal(0, 1, (count + 12, 2, 2)).cumsum(axis=0)
     slow = steps[12:] - steps[:-12]
     return slow / np.sqrt(12) * strength
-
-
-def describe(rendered: Rendered) -> list[dict[str, object]]:
-    """The script as plain values: operation name, times, order."""
-    return [
-        {
-            "operation": s.operation,
-            "label": NAMES[s.operation],
-            **{k: dataclasses.asdict(s)[k] for k in ("start_s", "end_s", "order")},
-        }
-        for s in rendered.steps
-    ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.runtime.errors import InputError
-from components.shared.work.frames import first_frame_time, list_frames
+from components.shared.work.frames import frame_time, list_frames
 from components.shared.work.grammar import count_transitions, most_likely_next
 from components.shared.work.manifest import Segment
 from components.shared.work.series import labels_per_second
@@ -37,7 +37,7 @@ def test_frames_come_in_time_order_with_their_times(tmp_path: Path) -> None:
     listed = list_frames(tmp_path)
     assert [round(time, 3) for _, time in listed] == [0.0, 0.067, 0.2]
     assert listed[0][0].name == "20220329_145959_833.JPG"
-    assert first_frame_time(tmp_path).isoformat() == "2022-03-29T14:59:59.833000+09:00"
+    assert frame_time(listed[0][0]).isoformat() == "2022-03-29T14:59:59.833000+09:00"
 
 
 @pytest.mark.parametrize("name", ["frame_0001.jpg", "20221329_145959_900.jpg"])
