@@ -1,7 +1,13 @@
 """The stream under torch's DataLoader: batches are read and decoded by processes ahead of training.
 
-A checkpoint keeps `loader.state()`: what the loader handed out, not what its processes have read ahead. With
-`SampleStream` under it the batches after `resume` are those that an uninterrupted run would have seen.
+    stream = SampleStream(trajectories, "train", decode_trajectory, batch=config.batch, seed=config.seed)
+    loader = StreamLoader(stream, num_workers=4, rank=rank, num_ranks=num_ranks, state=checkpoint.get("stream"))
+    for batch in loader:
+        ...
+        checkpoint["stream"] = loader.state()
+
+The state is what the loader handed out, not what its processes have read ahead: the batches after a break are those
+that an uninterrupted run would have seen.
 """
 
 from __future__ import annotations

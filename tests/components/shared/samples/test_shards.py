@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from components.shared.samples import (
     Clip,
     ClipMeta,
     Question,
+    SampleStream,
     ShardIndex,
     ShardWriter,
     ToolResult,
@@ -30,6 +32,7 @@ from components.shared.samples import (
     write_questions,
     write_trajectory,
 )
+from components.shared.samples.clip_shards import decode_clip
 from components.shared.samples.jpeg import encode_jpeg
 from components.shared.samples.reading import read_samples
 
@@ -110,6 +113,15 @@ def test_webdataset_reads_our_shards(tmp_path: Path) -> None:
     assert [sample["__key__"] for sample in seen] == [clip.meta.clip_id for clip in clips]
     assert seen[2]["view.jpg"] == clips[2].view_jpeg
     assert seen[2]["01.jpg"] == clips[2].source_jpegs[1]
+
+
+def test_the_stream_hands_out_clips_in_its_own_order(tmp_path: Path) -> None:
+    clips = {f"U0101-S0100-{number:05d}": make_clip(number) for number in range(12)}
+    write_artifact(tmp_path / "clips", list(clips.values()), max_bytes=60_000)
+    batches = SampleStream(tmp_path / "clips", "train", decode_clip, batch=4, seed=0).batches()
+    epoch = [clip for batch in itertools.islice(batches, 3) for clip in batch]
+    assert {clip.meta.clip_id: clip for clip in epoch} == clips
+    assert epoch != list(clips.values())
 
 
 @pytest.mark.parametrize(
