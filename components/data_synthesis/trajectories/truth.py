@@ -86,7 +86,11 @@ class RecordingTruth:
                 (float(o["start_s"]), float(o["end_s"]), str(o["tag"]["value"]), tuple(o["tag"]["box"]))
                 for o in value["orders"]
             ]
-            self._labels = [(str(label["text"]), tuple(label["box"])) for label in value["labels"]]
+            self._labels = [
+                (number, str(label["text"]), tuple(label["box"]))
+                for number, label in enumerate(value["labels"])
+                if label["box"] is not None
+            ]
             self._objects = {name: item["boxes"] for name, item in value["objects"].items()}
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
@@ -118,8 +122,7 @@ class RecordingTruth:
         """The text of one shelf label, in the frames in which nothing covers it; other texts are made up as choices."""
         if not self._labels:
             return None, "no label in sight"
-        number = int(rng.integers(len(self._labels)))
-        text, box = self._labels[number]
+        number, text, box = self._labels[int(rng.integers(len(self._labels)))]
         place = self._thousandths(box)
         free = tuple(
             index for index, time in enumerate(meta.frame_times_s) if not self._covered(place, meta.start_s + time)

@@ -56,9 +56,10 @@ def render(job: Job, config: TwinSection, seed: int, recordings: Path, truth: Pa
     path.parent.mkdir(parents=True, exist_ok=True)
     scene = SceneTruth(job.recording_id, config.width, config.height, config.fps)
     bench = Bench(look, rng, config.width, config.height)
-    scene.labels = [{"text": text, "box": list(box)} for text, box in bench.texts]
     tags = _tags(steps, rng, config, scene)
     shifts = _Shifts(shift, person_rng, config, job.length_s)
+    places = ((text, shifts.move(box, config)) for text, box in bench.texts)
+    scene.labels = [{"text": text, "box": list(box) if box else None} for text, box in places]
     with Mp4(path, config, job.start) as movie:
         if config.audio:
             sound_rng = np.random.default_rng([seed, job.number, session, _SOUND])

@@ -6,7 +6,7 @@ Only synthesis and tests may read it. `<truth>/<recording_id>.json` holds
     tag_values      the four pattern names
     orders          [{box, start_s, end_s, tag: {value, cell: [column, row], box: [x0, y0, x1, y1] px,
                       grid_box: [x0, y0, x1, y1] thousandths of the frame}}] in time order
-    labels          [{text, box}] readable texts that stay in place
+    labels          [{text, box}] readable texts that stay in place, from left to right; null outside of the picture
     objects         {name: {shape: ellipse | rectangle, boxes: one [x0, y0, x1, y1] or null a frame}}
 
 Pixel boxes are of the source frame, end exclusive. A mask is its shape drawn into its box: `object_mask`.

@@ -177,6 +177,20 @@ def test_shifts_change_test_people_only(small_twin, run_recordings, small_settin
         assert len(after["U0108"].segments) > len(before["U0108"].segments)
 
 
+def test_the_truth_of_labels_moves_with_the_camera(run_recordings, small_settings, tmp_path) -> None:
+    """Labels are the lightest things on the shelf: their boxes must be lighter than what lies around them."""
+    small_settings["twin"] |= {"shift": {"camera": 1.0}, "num_train_people": 1, "audio": False}
+    outputs, _ = run_recordings(tmp_path, small_settings)
+    recording = next(r for r in load_manifest(outputs.recordings).recordings if r.split == "test")
+    truth = json.loads((outputs.truth / f"{recording.recording_id}.json").read_text())
+    frame = np.mean(frames_of(outputs.recordings / recording.video)[::10], axis=0).mean(axis=2)
+    boxes = [label["box"] for label in truth["labels"] if label["box"]]
+    assert len(boxes) >= 3
+    for x0, y0, x1, y1 in boxes:
+        around = frame[max(y0 - 12, 0) : y1 + 12, max(x0 - 12, 0) : x1 + 12]
+        assert frame[y0:y1, x0:x1].mean() > around.mean() + 10
+
+
 def test_regular_work_never_skips(run_recordings, small_settings, tmp_path) -> None:
     small_settings["twin"] |= {"regularity": 1.0, "null_probability": 0.0, "audio": False, "num_train_people": 2}
     outputs, _ = run_recordings(tmp_path, small_settings)
