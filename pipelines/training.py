@@ -3,6 +3,8 @@
     configure -> recordings -> clips (fan-out) -> clips_join -> trajectories, base_model, alignment
               -> sft -> rft -> evaluation -> gate -> promotion -> ttrl;   finish (always)
 
+Where `base_model.policy` is not `native`, alignment runs before base_model, which stands on its encoder.
+
 `build` makes the pipeline for one composed configuration: images, resources, placement and the width of the fan-out are
 fixed then. The same object is compiled for a cluster and run by `kfp.local`. Importing this module imports no torch.
 No `from __future__ import annotations` here: kfp reads the types of the run form at import.
@@ -62,6 +64,7 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
     names = canonical_json([step.name for step in STEPS])
     order = [step.name for step in STEPS]
     last = order.index(until) if until else len(order)
+    before_base = config.base_model.policy != "native"  # such a policy sees through the aligned encoder
 
     def wanted(step: str) -> bool:
         return order.index(step) <= last
@@ -69,6 +72,10 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
     def put(task: Any, step: str, *, always: bool = False) -> Any:
         place(task, step, config.placement, retries=retries)
         return task.set_caching_options(False) if always else task
+
+    def align(hand: Any, cut: Any, read: Any) -> Any:
+        task = alignment(section=hand["alignment"], clips=cut, recordings=read["recordings"])
+        return put(task, "alignment").outputs["encoder"]
 
     @dsl.pipeline(name=f"{NAME}-{config.profile}", description=f"Pixelis training, profile {config.profile}")
     def pipeline(
@@ -140,15 +147,20 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
             ).outputs["trajectories"]
             if not wanted("base_model"):
                 return
+            encoder = align(hand, cut, read) if before_base else None
             base = put(
-                base_model(section=hand["base_model"], clips=cut, trajectories=tasks, recordings=read["recordings"]),
+                base_model(
+                    section=hand["base_model"],
+                    clips=cut,
+                    trajectories=tasks,
+                    recordings=read["recordings"],
+                    **({"encoder": encoder} if before_base else {}),
+                ),
                 "base_model",
             ).outputs["model"]
             if not wanted("alignment"):
                 return
-            encoder = put(
-                alignment(section=hand["alignment"], clips=cut, recordings=read["recordings"]), "alignment"
-            ).outputs["encoder"]
+            encoder = encoder or align(hand, cut, read)
             if not wanted("sft"):
                 return
             tuned = put(sft(section=hand["sft"], trajectories=tasks, clips=cut, base=base), "sft").outputs["adapter"]

@@ -13,6 +13,7 @@ def base_model(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
+    encoder: dsl.Input[dsl.Model] = None,
 ):
     """Provide the policy's starting weights: from the hub, or a tiny model pretrained here.
 
@@ -25,6 +26,7 @@ def base_model(
         metrics: Figures of the step.
         page: Figures, curves and pictures.
         summary: The step in a few lines.
+        encoder: Aligned encoder, handed over only where the policy stands on it.
     """
     from components.base_model.config import BaseModelConfig
     from components.base_model.prepare import BaseInputs, BaseOutputs, prepare_base
@@ -34,7 +36,7 @@ def base_model(
         "base_model",
         prepare_base,
         (BaseModelConfig, section),
-        (BaseInputs, {"clips": clips, "trajectories": trajectories, "recordings": recordings}),
+        (BaseInputs, {"clips": clips, "trajectories": trajectories, "recordings": recordings, "encoder": encoder}),
         (BaseOutputs, {"model": model}),
         {"metrics": metrics, "page": page, "summary": summary},
     )

@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from components.shared.operations.config import TWIN_OPERATIONS, OperationsConfig
+from components.shared.policy.description import PolicyKind
+from components.shared.policy.shapes import RecursionShape
 from components.shared.runtime.config import Section, StepSection
 
 
@@ -103,6 +105,12 @@ class BaseModelConfig(StepSection):
 
     kind: Literal["tiny", "hub"] = "tiny"
     """`tiny`: built from configuration and pretrained here; `hub`: downloaded at a pinned revision."""
+    policy: PolicyKind = "native"
+    """`native`: Qwen2.5-VL with a vision tower of its own. `prefix`: the alignment step's frozen image tokens before a
+    Qwen language model; `prefix_trm`: the same, its last states refined by recursion; `trm_decoder` (experiment): a
+    recursive network in place of Qwen. All but `native` make the pipeline run alignment before this step."""
+    recursion: RecursionShape = RecursionShape()
+    """The recursive network of `prefix_trm` and `trm_decoder`."""
     size: TinySizeConfig = TinySizeConfig()
     """Sizes of `tiny`."""
     vocabulary: int = Field(600, ge=300, le=50_000)
@@ -124,4 +132,6 @@ class BaseModelConfig(StepSection):
     def _hub_is_pinned(self) -> Self:
         if self.kind == "hub" and not self.hub.path and not self.hub.revision:
             raise ValueError("hub.revision (a commit of 40 hex digits) or hub.path must be given where kind is hub")
+        if self.kind == "hub" and self.policy == "trm_decoder":
+            raise ValueError("policy trm_decoder is built here (kind: tiny); no such model can be downloaded")
         return self

@@ -73,10 +73,11 @@ def backward(policy: DecoderPolicy, lessons: Sequence[Lesson], dense_weight: flo
     total = 0.0
     for group in of_like_length([row.ids.size for row in rows]):
         part = [rows[index] for index in group]
-        states, middle = policy.layer_states(part, policy.halfway)
-        where, targets = policy.learned(part, states.shape[1])
+        finals, middle = policy.pretraining_states(part)
+        where, targets = policy.learned(part, middle.shape[1])
         supervised = [
             functional.cross_entropy(logits, targets, reduction="sum") / max(learned, 1)
+            for states in finals
             for logits in policy.supervised(states[:, :-1][where])
         ]
         total += supervised[-1].item()

@@ -14,21 +14,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from components.base_model.config import BaseModelConfig
 from components.base_model.lessons import Lessons, caption_text
 from components.base_model.material import Example, Texts, read_examples, read_texts
-from components.shared.runtime.artifacts import sha256_bytes
+from components.shared.policy.native import NativePolicy
+from components.shared.runtime.artifacts import sha256_bytes, sha256_file
 from components.shared.runtime.config import canonical_json
+from components.shared.runtime.errors import ConfigError
 from components.shared.runtime.report import Report
 from components.shared.samples.index import read_index
 from components.shared.work.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
-    from components.shared.policy.native import NativePolicy
+    from components.shared.encoders.model import AlignmentModel
+    from components.shared.policy.prefix import PrefixPolicy
 
 log = logging.getLogger(__name__)
+NAMES = {
+    "native": "Qwen2.5-VL",
+    "prefix": "Qwen language model behind aligned image tokens",
+    "prefix_trm": "Qwen language model behind aligned image tokens, with recursive refinement,",
+    "trm_decoder": "recursive decoder (experiment) behind aligned image tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class BaseInputs:
     clips: Path
     trajectories: Path
     recordings: Path
+    encoder: Path | None = None
+    """The aligned encoder; needed by every policy but `native`."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +114,18 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
     registry = default_registry(config.operations)
     train = read_examples(inputs.clips, inputs.trajectories, "train", config.max_clips, registry, seed=config.seed)
     texts = read_texts(inputs.trajectories)
-    policy = new_policy(config, manifest, train, texts)
+    policy = new_policy(config, manifest, train, texts, inputs.encoder)
     clock.lap("reading")
-    frames = frames_of(train, manifest.labels)
-    head, vision_curve = train_vision(policy, frames, crops_of(train, texts.choices), config.vision, config.seed)
+    head, vision_curve = None, None
+    if isinstance(policy, NativePolicy):
+        frames = frames_of(train, manifest.labels)
+        head, vision_curve = train_vision(policy, frames, crops_of(train, texts.choices), config.vision, config.seed)
+    else:
+        policy.calibrate(sample_frames(train, config.seed))
     clock.lap("vision")
     figures: dict[str, float] = {}
     validated = read_index(inputs.clips).count("validation") > 0
-    if validated:
+    if validated and isinstance(policy, NativePolicy) and head is not None:
         held_out = read_examples(inputs.clips, inputs.trajectories, "validation", config.num_validation, None)
         figures["frame_accuracy"] = frame_accuracy(
             policy, head, frames_of(held_out, manifest.labels), 4096, config.seed
@@ -128,38 +145,73 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
     return Report(
         metrics=metrics,
         provenance=read_index(inputs.clips).provenance,
-        curves={"vision_loss": vision_curve, "language_loss": language_curve},
-        markdown=summary(metrics),
+        curves={"language_loss": language_curve} | ({"vision_loss": vision_curve} if vision_curve else {}),
+        markdown=summary(metrics, config.policy),
         facts={"base_digest": policy.base_digest, "labels": list(manifest.labels), "choices": list(texts.choices)},
     )
 
 
-def new_policy(config: BaseModelConfig, manifest: Manifest, train: Sequence[Example], texts: Texts) -> NativePolicy:
-    """A tiny policy with random weights and a tokenizer for this project's text."""
+def new_policy(
+    config: BaseModelConfig, manifest: Manifest, train: Sequence[Example], texts: Texts, encoder: Path | None
+) -> NativePolicy | PrefixPolicy:
+    """A tiny policy with random weights and a tokenizer for this project's text.
+
+    Raises:
+        ConfigError: a policy that stands on the aligned encoder, and no encoder.
+    """
     from components.shared.policy.prompts import CAPTION_ASK
-    from components.shared.policy.tiny import TinySize, build_tiny
+    from components.shared.policy.tiny import TinySize, build_tiny, build_tiny_prefix
 
     example = train[0]
     corpus = [*manifest.captions.values(), *(caption_text(item) for item in train[:200])]
     corpus += [*texts.questions, *texts.thoughts, *texts.results]
-    return build_tiny(
-        manifest.labels,
-        choices=texts.choices,
-        phrases=(*texts.phrases(), CAPTION_ASK),
-        corpus=corpus,
-        num_frames=len(example.view),
-        view_size=example.view.shape[1],
-        duration_s=example.meta.duration_s,
-        size=TinySize(**config.size.model_dump()),
-        vocabulary=config.vocabulary,
-        seed=config.seed,
-        provenance=manifest.provenance,
-    )
+    about: dict[str, Any] = {
+        "choices": texts.choices,
+        "phrases": (*texts.phrases(), CAPTION_ASK),
+        "corpus": corpus,
+        "num_frames": len(example.view),
+        "view_size": example.view.shape[1],
+        "duration_s": example.meta.duration_s,
+        "size": TinySize(**config.size.model_dump()),
+        "vocabulary": config.vocabulary,
+        "seed": config.seed,
+        "provenance": manifest.provenance,
+    }
+    if config.policy == "native":
+        return build_tiny(manifest.labels, **about)
+    model, digest = aligned(config, encoder)
+    return build_tiny_prefix(manifest.labels, model, digest, kind=config.policy, recursion=config.recursion, **about)
+
+
+def aligned(config: BaseModelConfig, encoder: Path | None) -> tuple[AlignmentModel, str]:
+    """The alignment step's model and the digest of its weights.
+
+    Raises:
+        ConfigError: it was not handed over.
+    """
+    from components.shared.encoders.model import WEIGHTS, load_model
+
+    if encoder is None:
+        raise ConfigError(
+            f"policy {config.policy} stands on the alignment step's encoder, which this pipeline, compiled for "
+            "another policy, does not hand to base_model.",
+            remedy=f"Compile or run with base_model.policy={config.policy} in the configuration, not in the run form.",
+        )
+    return load_model(encoder), sha256_file(encoder / WEIGHTS)
+
+
+def sample_frames(examples: Sequence[Example], seed: int, number: int = 2048) -> list[np.ndarray]:
+    """Random frames of the examples, at most one of each pair (clip, frame)."""
+    places = [(clip, frame) for clip, example in enumerate(examples) for frame in range(len(example.view))]
+    chosen = np.random.default_rng([seed, 4]).permutation(len(places))[:number]
+    return [examples[clip].view[frame] for clip, frame in (places[index] for index in chosen)]
 
 
 def work_key(config: BaseModelConfig, inputs: BaseInputs) -> str:
     """Names configuration and data: a checkpoint of other ones is not resumed."""
-    facts = [read_index(path).model_dump(mode="json") for path in (inputs.clips, inputs.trajectories)]
+    facts: list[Any] = [read_index(path).model_dump(mode="json") for path in (inputs.clips, inputs.trajectories)]
+    if config.policy != "native":
+        facts.append(aligned(config, inputs.encoder)[1])
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), facts]).encode())
 
 
@@ -178,15 +230,15 @@ class Clock:
         self._last = now
 
 
-def summary(metrics: dict[str, float]) -> str:
+def summary(metrics: dict[str, float], policy: str) -> str:
     """The report's text."""
     lines = [
-        f"A tiny Qwen2.5-VL of {metrics['num_parameters'] / 1e6:.1f} M parameters, pretrained on "
+        f"A tiny {NAMES[policy]} of {metrics['num_parameters'] / 1e6:.1f} M parameters, pretrained on "
         f"{metrics['num_train_clips']:.0f} clips of training people.",
     ]
-    if "frame_accuracy" not in metrics:
+    if "num_windows" not in metrics:
         lines += ["", "There is no validation clip: nothing was measured."]
-    else:
+    if "frame_accuracy" in metrics:
         lines += [
             "",
             f"Vision: {metrics['frame_accuracy']:.3f} of the frames of validation people right "

@@ -98,6 +98,22 @@ def test_the_constants_are_the_composed_configuration(profile: str, tmp_path: Pa
     assert spec["pipelineInfo"]["name"] == f"pixelis-training-{profile}"
 
 
+@pytest.mark.parametrize("policy", ["prefix", "prefix_trm", "trm_decoder"])
+def test_a_policy_that_sees_through_the_aligned_encoder_waits_for_it(policy: str, tmp_path: Path) -> None:
+    config = compose("twin", ["placement.tag=golden", f"base_model.policy={policy}"], {})
+    compiler.Compiler().compile(build(config), str(tmp_path / "pipeline.yaml"))
+    made = tasks(next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())))
+    given = made["base-model"]["inputs"]["artifacts"]["encoder"]["taskOutputArtifact"]
+    assert given == {"outputArtifactKey": "encoder", "producerTask": "alignment"}
+    assert "alignment" in made["base-model"]["dependentTasks"]
+    assert "base-model" not in made["alignment"]["dependentTasks"]
+    assert "encoder" not in tasks(twin())["base-model"]["inputs"]["artifacts"]
+    compiler.Compiler().compile(build(config, "base_model"), str(tmp_path / "until.yaml"))
+    until = tasks(next(yaml.safe_load_all((tmp_path / "until.yaml").read_text())))
+    assert {"alignment", "base-model"} <= until.keys()
+    assert "sft" not in until
+
+
 def test_every_executor_runs_its_components_own_code() -> None:
     """The golden file leaves the embedded source out; it must be what stands in component.py, whole."""
     from pipelines import training

@@ -53,6 +53,7 @@ class VisionEncoder(nn.Module):
         self.tower = tower
         hidden, dim = int(tower.config.hidden_size), config.full_width
         num_patches = (self.image_size // int(tower.config.patch_size)) ** 2  # type: ignore[arg-type]
+        self.tokens_a_frame = 1 + num_patches if self.tokens == "patches" else 1
         wide = hidden * num_patches if self.tokens == "merged" else hidden
         self.projector = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, dim), nn.GELU(), nn.Linear(dim, dim))
         self.pool = Pool(

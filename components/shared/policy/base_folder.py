@@ -14,10 +14,15 @@ from components.shared.runtime.errors import ArtifactError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+PREFIX_FILE, PREFIX_WEIGHTS = "prefix.json", "prefix.safetensors"
+"""Beside the language model's own files: what a prefix policy has besides it."""
+
 
 def base_digest(base: Path) -> str:
     """sha256 over the files that make a base's behaviour: configuration, tokenizer, description, weights."""
     names = ["config.json", TOKENIZER_FILE, POLICY_FILE, *sorted(path.name for path in base.glob("*.safetensors"))]
+    if (base / PREFIX_WEIGHTS).exists():
+        names.append(PREFIX_FILE)
     digest = hashlib.sha256()
     for name in names:
         if not (base / name).is_file():
@@ -25,7 +30,7 @@ def base_digest(base: Path) -> str:
                 f"{base / name} is missing, so {base.name} is not a usable base.", remedy="Run base_model again."
             )
         digest.update(f"{name}\0{sha256_file(base / name)}\n".encode())
-    if not any(name.endswith(".safetensors") for name in names):
+    if not any(name.endswith(".safetensors") and name != PREFIX_WEIGHTS for name in names):
         raise ArtifactError(
             f"{base} holds no safetensors weights, so there is no model.", remedy="Run base_model again."
         )

@@ -215,6 +215,11 @@ class DecoderPolicy(Policy):
         last = output.last_hidden_state
         return last, last if layer is None else self.language.norm(output.hidden_states[layer])
 
+    def pretraining_states(self, rows: Sequence[Encoded]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """(every last hidden states (B, L, D) that pretraining reads logits from, normalised states half way up)."""
+        last, middle = self.layer_states(rows, self.halfway)
+        return [last], middle
+
     def forward(self, conversations: Sequence[Conversation]) -> Forward:
         rows = [self.layout.encode(conversation) for conversation in conversations]
         return self.logits_at(self.hidden_states(rows), rows)

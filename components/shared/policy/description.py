@@ -17,12 +17,15 @@ from components.shared.runtime.config import Section
 from components.shared.runtime.errors import ArtifactError
 
 POLICY_FILE = "policy.json"
+PolicyKind = Literal["native", "prefix", "prefix_trm", "trm_decoder"]
 
 
 class PolicyDescription(Section):
     """The content of policy.json."""
 
-    kind: Literal["native", "prefix", "trm"] = "native"
+    kind: PolicyKind = "native"
+    """`native`: Qwen2.5-VL. `prefix`: aligned image tokens before a Qwen language model; `prefix_trm`: with recursive
+    refinement before the logits; `trm_decoder`: a recursive network in the language model's place (experiment)."""
     source: Literal["tiny", "hub"] = "tiny"
     revision: str = ""
     """Pinned revision of a downloaded base, empty for `tiny`."""

@@ -32,10 +32,10 @@ def load_policy(
     description = read_description(base)
     digest = base_digest(base)
     from components.shared.policy.native import load_native
+    from components.shared.policy.prefix import load_prefix
 
-    policy: DecoderPolicy = load_native(
-        base, description, digest, device=device, dtype=dtype, quantisation=quantisation
-    )
+    load = load_native if description.kind == "native" else load_prefix
+    policy: DecoderPolicy = load(base, description, digest, device=device, dtype=dtype, quantisation=quantisation)
     if adapter is not None:
         policy.load_adapter(adapter)
     return policy

@@ -1,18 +1,23 @@
-"""A tiny Qwen2.5-VL from configuration: the transformers class at a size that two cores train in minutes.
+"""Tiny policies from configuration: the transformers classes at a size that two cores train in minutes.
 
-One 56-pixel frame is one token (patch 14, merge 4); a 112-pixel crop is four.
+One 56-pixel frame is one token (native: patch 14, merge 4; prefix: one tile); a 112-pixel crop is four.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.shared.policy.description import PolicyDescription
+from components.shared.policy.description import PolicyDescription, PolicyKind
 from components.shared.policy.native import NativePolicy
 from components.shared.policy.tokenizer import TextCodec, build_tokenizer
 from components.shared.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from components.shared.encoders.model import AlignmentModel
+    from components.shared.policy.prefix import PrefixPolicy
+    from components.shared.policy.shapes import RecursionShape
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,27 @@ def tiny_config(size: TinySize, codec: TextCodec) -> Any:
     )
 
 
-def build_tiny(
+def tiny_language_config(size: TinySize, codec: TextCodec) -> Any:
+    """A `Qwen2Config` of the same sizes as the native policy's language model."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        vocab_size=codec.size,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=2048,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=codec.turn_start,
+        eos_token_id=codec.turn_end,
+        pad_token_id=codec.end_of_text,
+        tie_word_embeddings=True,
+    )
+
+
+def tiny_texts(
     labels: Sequence[str],
     *,
     choices: Sequence[str] = (),
@@ -90,16 +115,16 @@ def build_tiny(
     num_frames: int = 16,
     view_size: int = 56,
     duration_s: float = 5.0,
-    size: TinySize | None = None,
     vocabulary: int = 600,
-    seed: int = 0,
     provenance: str = "synthetic",
-) -> NativePolicy:
-    """A tiny policy with random weights; see `build_tokenizer` for what the texts are for."""
-    import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    kind: PolicyKind = "native",
+    token_side: int = 56,
+) -> tuple[TextCodec, PolicyDescription]:
+    """Tokenizer and description of a tiny policy; see `build_tokenizer` for what the texts are for.
 
-    size = size or TinySize()
+    Args:
+        token_side: Side, in pixels, of the least image that the policy sees.
+    """
     tokenizer = build_tokenizer(
         labels,
         choices=choices,
@@ -109,18 +134,73 @@ def build_tiny(
         duration_s=duration_s,
         vocabulary=vocabulary,
     )
-    codec = TextCodec(tokenizer)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(tiny_config(size, codec))
     description = PolicyDescription(
+        kind=kind,
         labels=tuple(labels),
         choices=tuple(choices),
         num_frames=num_frames,
         view_size=view_size,
         image_markers=False,
-        min_pixels=(size.patch * size.merge) ** 2,
-        max_pixels=(size.patch * size.merge * 8) ** 2,
+        min_pixels=token_side**2,
+        max_pixels=(token_side * 8) ** 2,
         provenance=provenance,  # type: ignore[arg-type]
     )
+    return TextCodec(tokenizer), description
+
+
+def build_tiny(labels: Sequence[str], *, size: TinySize | None = None, seed: int = 0, **texts: Any) -> NativePolicy:
+    """A tiny native policy with random weights; `texts` are those of `tiny_texts`."""
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    size = size or TinySize()
+    codec, description = tiny_texts(labels, **texts, token_side=size.patch * size.merge)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(tiny_config(size, codec))
     return NativePolicy(model, codec, description, base_digest="unsaved")
+
+
+def build_tiny_prefix(
+    labels: Sequence[str],
+    encoder: AlignmentModel,
+    encoder_digest: str,
+    *,
+    kind: PolicyKind = "prefix",
+    size: TinySize | None = None,
+    recursion: RecursionShape | None = None,
+    seed: int = 0,
+    **texts: Any,
+) -> PrefixPolicy:
+    """A tiny prefix policy: random weights behind the alignment step's image tower.
+
+    Args:
+        labels: Label names.
+        encoder: The aligned model; its tower becomes the policy's own and is frozen.
+        encoder_digest: Of its weights.
+        kind: `prefix`, `prefix_trm` or `trm_decoder`.
+        size: Of the language model; unused by `trm_decoder`.
+        recursion: Shape of the recursive network of the latter two.
+        seed: Of the weights.
+        texts: Those of `tiny_texts`.
+    """
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    from components.shared.policy.prefix import PrefixPolicy
+    from components.shared.policy.prefix_model import PrefixModel
+    from components.shared.policy.shapes import RecursionShape
+    from components.shared.policy.trm_decoder import CausalTrm
+
+    recursion = recursion or RecursionShape()
+    codec, description = tiny_texts(labels, **texts, kind=kind, token_side=encoder.vision.image_size)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if kind == "trm_decoder":
+            language: Any = CausalTrm(codec.size, recursion)
+        else:
+            language = Qwen2ForCausalLM(tiny_language_config(size or TinySize(), codec))
+        refined = recursion if kind == "prefix_trm" else None
+        model = PrefixModel(language, encoder.config, encoder.vision.tower, encoder_digest, refined)
+    model.vision.projector.load_state_dict(encoder.vision.projector.state_dict())
+    return PrefixPolicy(model, codec, description, base_digest="unsaved")

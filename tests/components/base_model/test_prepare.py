@@ -2,10 +2,12 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from components.base_model.config import BaseModelConfig
 from components.base_model.hub import check, provide
 from components.base_model.prepare import BaseInputs, BaseOutputs, prepare_base
+from components.shared.encoders.encoder import load_encoder
 from components.shared.policy.interface import Message
 from components.shared.policy.load import load_policy
 from components.shared.policy.tiny import TinySize, build_tiny
@@ -86,7 +88,8 @@ def run(root, out, **changes):
     for name in ("model", "work"):
         (out / name).mkdir(parents=True, exist_ok=True)
     config = BaseModelConfig.model_validate(CONFIG | changes)
-    inputs = BaseInputs(root / "clips", root / "trajectories", root / "recordings")
+    encoder = root / "encoder" if (root / "encoder").is_dir() else None
+    inputs = BaseInputs(root / "clips", root / "trajectories", root / "recordings", encoder)
     return prepare_base(config, inputs, BaseOutputs(out / "model", out / "work"))
 
 
@@ -158,6 +161,46 @@ def test_no_training_clip_is_an_error(tmp_path):
     write_material(tmp_path / "in", counts={"train": 0, "validation": 2})
     with pytest.raises(InputError, match="no clip in split train"):
         run(tmp_path / "in", tmp_path / "out")
+
+
+# -- on the aligned encoder --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_encoder(material, tmp_path_factory):
+    """The material with an alignment encoder whose tower tells dark from bright as any linear map of pixels does."""
+    from components.shared.encoders.config import EncoderConfig
+    from components.shared.encoders.model import build_model
+
+    root = tmp_path_factory.mktemp("aligned")
+    for name in ("clips", "trajectories", "recordings"):
+        (root / name).symlink_to(material / name)
+    tower = {"hidden": 32, "heads": 2, "layers": 1}
+    config = EncoderConfig.model_validate({"widths": (16, 32), "num_latents": 2, "vision_tower": tower})
+    build_model(config, list(LABELS)).save(root / "encoder")
+    return root
+
+
+RECURSION = {"width": 32, "slots": 2, "heads": 2, "layers": 1, "supervised_steps": 2}
+
+
+@pytest.mark.parametrize("policy", ["prefix", "prefix_trm", "trm_decoder"])
+def test_a_policy_behind_the_aligned_encoder_learns_the_easy_task(with_encoder, tmp_path, policy):
+    language = {"steps": 120, "batch": 16, "learning_rate": 5e-3}
+    report = run(with_encoder, tmp_path, policy=policy, recursion=RECURSION, language=language)
+    assert report.metrics["oca"] > 0.9
+    assert report.metrics["valid_share"] == 1.0
+    assert "frame_accuracy" not in report.metrics
+    loaded = load_policy(tmp_path / "model")
+    assert loaded.description.kind == policy
+    assert loaded.base_digest == report.facts["base_digest"]
+    frozen = load_encoder(with_encoder / "encoder").model.vision.tower.state_dict()
+    assert all(torch.equal(frozen[name], value) for name, value in loaded.model.vision.tower.state_dict().items())
+
+
+def test_without_the_encoder_the_error_says_how_to_get_it(material, tmp_path):
+    with pytest.raises(ConfigError, match=r"does not hand to base_model.*base_model\.policy=prefix"):
+        run(material, tmp_path, policy="prefix")
 
 
 # -- hub ---------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,13 @@
+from typing import get_args
+
 import pytest
 
+from components.shared.policy.description import PolicyKind
 from components.shared.policy.interface import Message
+
+
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize("shared_policy", get_args(PolicyKind), indirect=True)
 
 
 def test_a_candidates_score_is_the_sum_of_its_tokens(shared_policy, question):
