@@ -28,11 +28,15 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
     """
     captions, own = number(corpus.captions)
     times, mask = torch.from_numpy(corpus.times_s), torch.from_numpy(corpus.mask)
-    items = {"vision": arrays(model.vision.clip(features, times, mask))}
+    seen = model.vision.clip(features, times, mask)
+    items = {"vision": arrays(seen)}
     rows = {"vision": np.arange(len(corpus))}
     heard = np.array([i for i, sound in enumerate(corpus.sounds) if sound], dtype=int)
     if model.audio is not None and len(heard):
-        items["audio"], rows["audio"] = sounds_of(model, [corpus.sounds[i] for i in heard]), heard
+        sounds = [corpus.sounds[i] for i in heard]
+        items["audio"], rows["audio"] = sounds_of(model, sounds), heard
+        if model.fusion is not None:
+            items["fused"], rows["fused"] = sounds_of(model, sounds, rows_of(seen, torch.from_numpy(heard))), heard
     texts = arrays(model.text(captions))
     found: Recall = {
         f"{name}-text": {width: recall_at(mrl[width], texts[width], own[rows[name]], KS) for width in mrl}
@@ -48,12 +52,23 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
     return found, {"num_items": len(corpus), "num_captions": len(captions), "chance": chance}
 
 
-def sounds_of(model: AlignmentModel, sounds: list[bytes | None]) -> dict[int, np.ndarray]:
-    """Embeddings of sounds by width, encoded as in training."""
+def sounds_of(model: AlignmentModel, sounds: list[bytes | None], seen: Encoded | None = None) -> dict[int, np.ndarray]:
+    """Embeddings of sounds by width, encoded as in training; fused with what was seen beside them where it is given."""
     assert model.audio is not None
     mel, real = log_mels(model, sounds)
-    parts = [arrays(model.audio(mel[i : i + BATCH].float(), real[i : i + BATCH])) for i in range(0, len(mel), BATCH)]
+    parts = []
+    for start in range(0, len(mel), BATCH):
+        at = slice(start, start + BATCH)
+        heard = model.audio(mel[at].float(), real[at])
+        if seen is not None and model.fusion is not None:
+            heard = model.fusion({"vision": rows_of(seen, at), "audio": heard})
+        parts.append(arrays(heard))
     return {width: np.concatenate([part[width] for part in parts]) for width in parts[0]}
+
+
+def rows_of(encoded: Encoded, at: slice | torch.Tensor) -> Encoded:
+    """Some samples of an encoded batch."""
+    return Encoded(encoded.pooled[at], encoded.sequence[at], {width: rows[at] for width, rows in encoded.mrl.items()})
 
 
 def arrays(encoded: Encoded) -> dict[int, np.ndarray]:

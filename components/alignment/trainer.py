@@ -142,6 +142,9 @@ class Trainer:
             known = self.heard[rows] & (np.arange(len(rows)) < len(some))
             present["audio"] = torch.from_numpy(known).to(self.model.vision.device)
         loss = self.loss(encoded, self.caption_of[rows], present)
+        if self.model.fusion is not None:  # against the text only: it holds the others, so they would be easy matches
+            fused = self.model.fusion(encoded, present)
+            loss = loss + self.loss({"fused": fused, "text": encoded["text"]}, self.caption_of[rows], {})
         if len(self.labelled):
             frames = self.part(self.labelled[rng.integers(len(self.labelled), size=self.config.frames_per_step)])
             loss = loss + self.frames_against_phrases(features[frames[:, 0], frames[:, 1]], frames)

@@ -71,18 +71,19 @@ def prepare_base(config: BaseModelConfig, inputs: BaseInputs, outputs: BaseOutpu
     """
     manifest = load_manifest(inputs.recordings)
     if config.kind == "hub":
-        return from_hub(config, manifest, outputs.model)
+        return from_hub(config, manifest, outputs)
     return pretrain(config, manifest, inputs, outputs)
 
 
-def from_hub(config: BaseModelConfig, manifest: Manifest, target: Path) -> Report:
+def from_hub(config: BaseModelConfig, manifest: Manifest, outputs: BaseOutputs) -> Report:
     """Provide a downloaded base and describe it."""
     from components.base_model.hub import provide
     from components.shared.policy.base_folder import base_digest
     from components.shared.policy.description import PolicyDescription, write_description
     from components.shared.policy.prompts import instructions
 
-    provide(config.hub, target)
+    target = outputs.model
+    digests = provide(config.hub, target, outputs.work)
     description = PolicyDescription(
         source="hub",
         revision=config.hub.revision,
@@ -99,7 +100,7 @@ def from_hub(config: BaseModelConfig, manifest: Manifest, target: Path) -> Repor
         metrics={"size_bytes": float(size)},
         provenance=manifest.provenance,
         markdown=f"Base provided from {name}: {size / 2**20:.0f} MiB.",
-        facts={"base_digest": base_digest(target), "revision": config.hub.revision},
+        facts={"base_digest": base_digest(target), "revision": config.hub.revision, "files": digests},
     )
 
 

@@ -101,6 +101,8 @@ class EncoderConfig(Section):
     """Attention heads of the Perceiver and of attention pooling."""
     audio: bool = False
     """Also align the clips' sound (needs recordings with an audio track)."""
+    fusion: Literal["none", "concat", "cross", "gated"] = "none"
+    """How pictures and sound become one embedding, which is aligned with the text besides; needs `audio`."""
     vision_tower: VisionShape = VisionShape()
     """The image tower."""
     text_tower: TextShape = TextShape()
@@ -117,6 +119,8 @@ class EncoderConfig(Section):
     def _consistent(self) -> Self:
         if not self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
             raise ValueError("widths must be positive, distinct and ascending")
+        if self.fusion != "none" and not self.audio:
+            raise ValueError(f"fusion {self.fusion} joins pictures and sound, so audio must be on")
         if self.full_width % self.perceiver_heads:
             raise ValueError(
                 f"the full width {self.full_width} must be a multiple of perceiver_heads {self.perceiver_heads}"

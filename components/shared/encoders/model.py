@@ -34,6 +34,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from components.shared.encoders.audio import AudioEncoder, tiny_whisper_config
 from components.shared.encoders.config import EncoderConfig
+from components.shared.encoders.fusion import Fusion
 from components.shared.encoders.losses import INITIAL_LOG_SCALE
 from components.shared.encoders.text import TextEncoder, tiny_text_config, train_tokenizer
 from components.shared.encoders.vision import VisionEncoder, tiny_vision_config
@@ -55,6 +56,17 @@ class AlignmentModel(nn.Module):
         self.vision = VisionEncoder(config, vision)  # type: ignore[arg-type]
         self.text = TextEncoder(config, text, tokenizer)
         self.audio = AudioEncoder(config, audio) if audio is not None else None
+        self.fusion = (
+            Fusion(
+                config.fusion,
+                ("vision", "audio"),
+                config.full_width,
+                heads=config.perceiver_heads,
+                widths=config.widths,
+            )
+            if config.fusion != "none"
+            else None
+        )
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
         frozen = (
             (self.vision.tower, config.vision_tower.frozen),

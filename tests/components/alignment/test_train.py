@@ -1,6 +1,9 @@
 """The step on a small artifact of real form: it learns colours, resumes bit for bit, and reports against chance."""
 
+import dataclasses
+import io
 import shutil
+import wave
 
 import cv2
 import numpy as np
@@ -10,7 +13,7 @@ from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import caption, usable
 from components.alignment.train import AlignmentInputs, AlignmentOutputs, align
 from components.alignment.trainer import Trainer
-from components.shared.encoders.config import EncoderConfig, TextShape, VisionShape
+from components.shared.encoders.config import AudioShape, EncoderConfig, TextShape, VisionShape
 from components.shared.encoders.encoder import load_encoder
 from components.shared.encoders.model import WEIGHTS
 from components.shared.learning import checkpoint
@@ -172,3 +175,46 @@ def test_too_few_clips_is_an_error(inputs, tmp_path):
     write_index(empty, ShardIndex(kind="clips", provenance="synthetic"))
     with pytest.raises(InputError, match="0 usable clips"):
         align(CONFIG, AlignmentInputs(empty, inputs.recordings), outputs(tmp_path / "out"))
+
+
+def tone(label: str) -> bytes:
+    """A second of a sine, its pitch the label's."""
+    pitch = 300 * (1 + list(LABELS).index(label))
+    wave_form = (0.5 * 32767 * np.sin(2 * np.pi * pitch * np.arange(16000) / 16000)).astype("<i2")
+    encoded = io.BytesIO()
+    with wave.open(encoded, "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(wave_form.tobytes())
+    return encoded.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["concat", "cross", "gated"])
+def test_pictures_and_sound_together_are_aligned_with_the_text(kind, inputs, tmp_path):
+    rng, shards = np.random.default_rng(0), {}
+    (tmp_path / "clips").mkdir()
+    for split, count in (("train", 24), ("test", 12)):
+        with ShardWriter(tmp_path / "clips", split) as writer:
+            for number in range(count):
+                clip = make_clip(f"{split}-{number:03d}", split, rng)
+                sound = tone(clip.meta.operation) if number % 4 else None  # some clips are silent
+                write_clip(writer, dataclasses.replace(clip, audio_flac=sound))
+        shards[split] = tuple(writer.records)
+    write_index(tmp_path / "clips", ShardIndex(kind="clips", provenance="synthetic", shards=shards))
+    sound = AudioShape(hidden=16, layers=1, heads=2, num_mel_bins=20, seconds=1.0)
+    encoder = ENCODER.model_copy(update={"audio": True, "fusion": kind, "audio_tower": sound})
+    config = CONFIG.model_copy(update={"encoder": encoder, "frame_steps": 8, "clip_steps": 12, "clips_per_step": 16})
+    made = outputs(tmp_path)
+    report = align(config, AlignmentInputs(tmp_path / "clips", inputs.recordings), made)
+    assert {
+        "vision_text_to_text_r1_16",
+        "audio_text_to_text_r1_16",
+        "fused_text_to_text_r1_16",
+    } <= report.metrics.keys()
+    model = load_encoder(made.encoder).model
+    assert model.config.fusion == kind
+    assert any(name.startswith("fusion.") for name in model.state_dict())
+
+
+def test_fusion_without_sound_is_refused():
+    with pytest.raises(ValueError, match="audio must be on"):
+        EncoderConfig(fusion="gated")

@@ -1,18 +1,15 @@
-import shutil
-
 import numpy as np
 import pytest
 import torch
 
 from components.base_model.config import BaseModelConfig
-from components.base_model.hub import check, provide
 from components.base_model.prepare import BaseInputs, BaseOutputs, prepare_base
 from components.shared.encoders.encoder import load_encoder
 from components.shared.policy.interface import Message
 from components.shared.policy.load import load_policy
 from components.shared.policy.tiny import TinySize, build_tiny
 from components.shared.runtime.artifacts import sha256_file
-from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault, InputError
+from components.shared.runtime.errors import ConfigError, InputError
 from components.shared.samples.clip import Clip, ClipMeta
 from components.shared.samples.clip_shards import write_clip
 from components.shared.samples.index import ShardIndex, write_index
@@ -184,12 +181,15 @@ def with_encoder(material, tmp_path_factory):
 RECURSION = {"width": 32, "slots": 2, "heads": 2, "layers": 1, "supervised_steps": 2}
 
 
-@pytest.mark.parametrize("policy", ["prefix", "prefix_trm", "trm_decoder"])
-def test_a_policy_behind_the_aligned_encoder_learns_the_easy_task(with_encoder, tmp_path, policy):
-    language = {"steps": 120, "batch": 16, "learning_rate": 5e-3}
-    report = run(with_encoder, tmp_path, policy=policy, recursion=RECURSION, language=language)
-    assert report.metrics["oca"] > 0.9
-    assert report.metrics["valid_share"] == 1.0
+@pytest.mark.parametrize("policy, steps", [("prefix", 60), ("prefix_trm", 60), ("trm_decoder", 8)])
+def test_a_policy_behind_the_aligned_encoder_learns_the_easy_task(with_encoder, tmp_path, policy, steps):
+    language = {"steps": steps, "batch": 16, "learning_rate": 5e-3}
+    report = run(with_encoder, tmp_path, policy=policy, recursion=RECURSION, language=language, num_validation=8)
+    curve = [loss for _, loss in report.curves["language_loss"]]
+    assert curve[-1] < 0.8 * curve[0]
+    if steps > 8:
+        assert report.metrics["oca"] > 0.9
+        assert report.metrics["valid_share"] == 1.0
     assert "frame_accuracy" not in report.metrics
     loaded = load_policy(tmp_path / "model")
     assert loaded.description.kind == policy
@@ -219,51 +219,9 @@ def hub_folder(tmp_path_factory):
 def test_a_local_folder_becomes_a_base_that_answers(material, hub_folder, tmp_path):
     report = run(material, tmp_path, kind="hub", hub={"path": str(hub_folder)})
     assert report.metrics["size_bytes"] > 0
+    assert report.facts["files"]["model.safetensors"] == sha256_file(hub_folder / "model.safetensors")
     assert not (tmp_path / "model" / "pytorch_model.bin").exists()
     policy = load_policy(tmp_path / "model")
     assert policy.description.system.startswith("You watch clips")
     made = policy.generate([(Message("user", "hello"),)], max_new_tokens=3)
     assert made[0].token_ids
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_missing_files_are_named(hub_folder, tmp_path, name):
-    shutil.copytree(hub_folder, tmp_path / "copy")
-    (tmp_path / "copy" / name).unlink()
-    with pytest.raises(ArtifactError, match=name):
-        check(tmp_path / "copy", BaseModelConfig(kind="hub", hub={"path": "x"}).hub)
-
-
-def test_digests_are_checked(hub_folder, tmp_path):
-    right = {"model.safetensors": sha256_file(hub_folder / "model.safetensors")}
-    for digests, fine in ((right, True), ({"model.safetensors": "0" * 64}, False)):
-        config = BaseModelConfig(kind="hub", hub={"path": str(hub_folder), "sha256": digests}).hub
-        if fine:
-            provide(config, tmp_path)
-        else:
-            with pytest.raises(ArtifactError, match="expected 000000000000"):
-                provide(config, tmp_path)
-
-
-def test_without_a_network_the_error_says_what_to_do(monkeypatch, tmp_path):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def offline(*args, **kwargs):
-        raise LocalEntryNotFoundError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    config = BaseModelConfig(kind="hub", hub={"revision": "a" * 40}).hub
-    with pytest.raises(EnvironmentFault, match=r"tokenizer\.json.*base_model\.hub\.path"):
-        provide(config, tmp_path)
-
-
-@pytest.mark.parametrize("revision", ["main", "abc", "g" * 40])
-def test_a_revision_must_be_a_commit(revision):
-    with pytest.raises(ConfigError):
-        BaseModelConfig.parse(f'{{"kind": "hub", "hub": {{"revision": "{revision}"}}}}', name="base_model")
-
-
-def test_hub_without_revision_or_path_is_refused():
-    with pytest.raises(ConfigError, match=r"hub\.revision"):
-        BaseModelConfig.parse('{"kind": "hub"}', name="base_model")

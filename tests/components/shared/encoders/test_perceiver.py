@@ -47,3 +47,29 @@ def test_pool_starts_as_the_mean_and_learns(kind, length):
     if kind != "mean":
         pooled.square().sum().backward()
         assert pool.mix.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["mean", "attention", "perceiver"])
+def test_pooling_ignores_padding_exactly(kind):
+    torch.manual_seed(0)
+    pool = Pool(kind, 16, num_latents=3, depth=1, heads=4)
+    if pool.mix is not None:
+        torch.nn.init.eye_(pool.mix.weight)
+    tokens, times = torch.randn(2, 6, 16), torch.arange(6.0).expand(2, -1)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    dirty = tokens.clone()
+    dirty[0, 4:] = torch.tensor([float("nan"), -1e9])[:, None]
+    clean, found = pool(tokens, mask, times), pool(dirty, mask, times)
+    assert all(torch.equal(one, other) for one, other in zip(clean, found, strict=True))
+    shorter = pool(tokens[:1, :4], None, times[:1, :4])[0]
+    assert torch.allclose(shorter[0], clean[0][0], atol=1e-6)
+
+
+def test_attention_pooling_weighs_tokens():
+    torch.manual_seed(0)
+    pool = Pool("attention", 16, num_latents=3, depth=1, heads=4)
+    torch.nn.init.eye_(pool.mix.weight)
+    tokens = torch.randn(1, 6, 16)
+    learned = pool(tokens)[0] - tokens.mean(1)
+    doubled = pool(torch.cat([tokens, tokens[:, :1]], 1))[0] - torch.cat([tokens, tokens[:, :1]], 1).mean(1)
+    assert not torch.allclose(learned, doubled, atol=1e-4)
