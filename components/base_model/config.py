@@ -132,6 +132,6 @@ class BaseModelConfig(StepSection):
     def _hub_is_pinned(self) -> Self:
         if self.kind == "hub" and not self.hub.path and not self.hub.revision:
             raise ValueError("hub.revision (a commit of 40 hex digits) or hub.path must be given where kind is hub")
-        if self.kind == "hub" and self.policy == "trm_decoder":
-            raise ValueError("policy trm_decoder is built here (kind: tiny); no such model can be downloaded")
+        if self.kind == "hub" and self.policy != "native":
+            raise ValueError(f"policy {self.policy} is built and trained here (kind: tiny), not downloaded")
         return self

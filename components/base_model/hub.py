@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -61,7 +62,7 @@ def download(config: HubConfig, work: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = {"revision": config.revision, "allow_patterns": list(ALLOWED)}
+    wanted: dict[str, Any] = {"revision": config.revision, "allow_patterns": list(ALLOWED)}
     try:
         cached = Path(snapshot_download(config.repo, **wanted, local_files_only=True))
         if not missing_from(cached):

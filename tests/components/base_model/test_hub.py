@@ -220,6 +220,12 @@ def test_a_revision_must_be_a_commit(revision):
         BaseModelConfig.parse(f'{{"kind": "hub", "hub": {{"revision": "{revision}"}}}}', name="base_model")
 
 
+@pytest.mark.parametrize("policy", ["prefix", "prefix_trm", "trm_decoder"])
+def test_a_policy_that_is_trained_here_is_not_downloaded(policy):
+    with pytest.raises(ConfigError, match=f"policy {policy} is built and trained here"):
+        BaseModelConfig.parse(f'{{"kind": "hub", "policy": "{policy}", "hub": {{"path": "x"}}}}', name="base_model")
+
+
 def test_hub_without_revision_or_path_is_refused():
     with pytest.raises(ConfigError, match=r"hub\.revision"):
         BaseModelConfig.parse('{"kind": "hub"}', name="base_model")
