@@ -147,7 +147,7 @@ def load_language(base: Path, number: torch.dtype, device: str, quantisation: st
 
     from components.shared.policy.quantisation import loading_options
 
-    kind = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(base, local_files_only=True))]
+    kind: Any = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(base, local_files_only=True))]
     return kind.from_pretrained(
         base,
         local_files_only=True,
