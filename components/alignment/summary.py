@@ -46,6 +46,8 @@ def measured(
     write_json(target / "figures.json", figures)
     report.facts = {"split": split, "widths": list(config.encoder.widths), "num_captions": gallery["num_captions"]}
     report.markdown = summary(split, found, gallery, frames, metrics)
+    if config.encoder.audio and "audio-text" not in found:
+        report.markdown += "\nThe clips have no sound: the sound tower is not trained.\n"
     return report
 
 

@@ -83,6 +83,7 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         ranks = data_ranks(policy, config, train, outputs.work, key, group) if config.eva.enabled else {}
         policy.set_gradient_checkpointing(config.gradient_checkpointing)
         estimate = estimate_bytes(policy, config, train.upto(2)[: config.micro_batch])
+        log.info("memory: about %.0f MiB for model and training, %s", sum(estimate.values()) / 2**20, estimate)
         labels, constant = policy.description.labels, constant_segment(inputs.trajectories)
         kept = outputs.work / f"figures-before-{key[:16]}.json"
         before = group.agreed(read_json(kept) if group.writes and kept.is_file() else None)
