@@ -14,7 +14,7 @@ from pathlib import Path
 from components.shared.runtime.errors import ArtifactError
 from components.shared.samples.shards import BLOCK
 
-NAME_END, SIZE_AT, KIND_AT, MAGIC_AT = 100, slice(124, 136), slice(156, 157), slice(257, 262)
+NAME_END, SIZE_AT, SUM_AT, KIND_AT, MAGIC_AT = 100, slice(124, 136), slice(148, 156), slice(156, 157), slice(257, 262)
 """Fields of a USTAR header."""
 REGULAR = b"0"
 
@@ -65,6 +65,8 @@ def locate_samples(path: Path) -> list[int]:
         at = 0
         while (header := os.pread(descriptor, BLOCK, at)).strip(b"\0"):
             name, size = read_header(header, path)
+            if not is_whole(header):
+                raise damaged(path, f"the header of {name} is broken")
             if name.partition(".")[0] != key:
                 key = name.partition(".")[0]
                 starts.append(at)
@@ -103,6 +105,14 @@ def read_header(header: bytes, path: Path) -> tuple[str, int]:
     if header[KIND_AT] != REGULAR or header[MAGIC_AT] != b"ustar" or not info[0]:
         raise damaged(path, "a member is no plain file of a USTAR archive")
     return info
+
+
+def is_whole(header: bytes) -> bool:
+    """Whether a header's checksum (its bytes' sum, the checksum's own field taken as spaces) is right."""
+    try:
+        return int(header[SUM_AT].rstrip(b"\0 "), 8) == sum(header) - sum(header[SUM_AT]) + 8 * ord(" ")
+    except ValueError:
+        return False
 
 
 def missing(path: Path) -> ArtifactError:

@@ -149,8 +149,19 @@ def test_a_state_of_other_data_or_settings_is_refused(shards: Path, tmp_path: Pa
         (lambda data: b"", "without an end mark"),
         (lambda data: data[: len(data) // 2 // 512 * 512] + bytes(1024), "samples, the index says"),
         (lambda data: os.urandom(len(data)), "header is broken|no plain file"),
+        (lambda data: data[:2] + bytes([data[2] ^ 1]) + data[3:], "header of .* is broken"),
+        (lambda data: data[:148] + b"x" * 8 + data[156:], "header of .* is broken"),
     ],
-    ids=["cut in the end mark", "cut in the first sample", "another format", "empty", "half of it", "noise"],
+    ids=[
+        "cut in the end mark",
+        "cut in the first sample",
+        "another format",
+        "empty",
+        "half of it",
+        "noise",
+        "a bit of a name",
+        "a checksum that is none",
+    ],
 )
 def test_a_damaged_shard_is_named(tmp_path: Path, damage: object, said: str) -> None:
     root = write_shards(tmp_path / "shards")
