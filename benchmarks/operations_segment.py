@@ -148,7 +148,7 @@ def compare(instances: list[Instance], names: list[str]) -> None:
         row = " ".join(f"{mean:8.3f}" for mean in means)
         print(f"{name:12} {row} {all_coco.mean():9.3f} {interval(all_coco):7.3f} {np.median(times[name]):8.1f}")
     ours, peers = results["pixelis"], [name for name in names if name != "pixelis"]
-    for size in sizes if peers else ():
+    for size in [size for size in sizes if size in ours and peers]:
         best = max(peers, key=lambda name: float(np.mean(results[name][size])))
         gain = np.array(ours[size]) - np.array(results[best][size])
         print(f"pixelis over {best}, {size}: {gain.mean():+.3f} ± {interval(gain):.3f}")
