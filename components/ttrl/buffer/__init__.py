@@ -1,4 +1,13 @@
-"""The experience buffer: nothing acknowledged is ever lost, everything acknowledged is found."""
+"""The experience buffer: nothing acknowledged is ever lost, everything acknowledged is found.
+
+    buffer       the public face: one object that owns a directory
+    record       an experience and its bytes            log/        segments and frames on disk (format: its docstring)
+    append, changes, writes   what becomes log entries  store       bytes by address: `store_file` (the log), `store_lmdb`
+    commit, turns, journal    group commit              snapshot, checkpoint, recovery   opening without a replay
+    state, rows, vectors, frames   memory               maintenance, compaction, privacy   what goes on behind
+    search, index/   nearest neighbours                 priority, sampling, selection, eviction   who is drawn, who leaves
+    reading      back from disk                         tools/      `pixelis buffer ...`
+"""
 
 from components.ttrl.buffer.buffer import ExperienceBuffer
 from components.ttrl.buffer.config import BufferConfig, IndexConfig, PriorityConfig
