@@ -1,12 +1,17 @@
 """The experience buffer: nothing acknowledged is ever lost, everything acknowledged is found.
 
-    buffer       the public face: one object that owns a directory
-    record       an experience and its bytes            log/        segments and frames on disk (format: its docstring)
-    append, changes, writes   what becomes log entries  store       bytes by address: `store_file` (the log), `store_lmdb`
-    commit, turns, journal    group commit              snapshot, checkpoint, recovery   opening without a replay
-    state, rows, vectors, frames   memory               maintenance, compaction, privacy   what goes on behind
-    search, index/   nearest neighbours                 priority, sampling, selection, eviction   who is drawn, who leaves
-    reading      back from disk                         tools/      `pixelis buffer ...`
+buffer                              the public face: one object that owns a directory
+record, log/                        an experience's bytes; segments and frames on disk (format: log's docstring)
+store, store_file, store_lmdb       bytes by address: the interface, the log, LMDB
+append, changes, writes             what becomes log entries
+commit, turns, journal              group commit
+state, rows, vectors, frames        memory, and how a log entry changes it
+snapshot, checkpoint, recovery      opening without replaying everything
+reading                             records and frames back from disk
+search, index/                      nearest neighbours
+priority, sampling, selection       who is drawn
+eviction, maintenance, compaction, privacy   who leaves, and what is rewritten behind
+tools/                              `pixelis buffer ...`
 """
 
 from components.ttrl.buffer.buffer import ExperienceBuffer
