@@ -44,12 +44,14 @@ class CompactionReport:
     damaged_frames: int
 
 
-def candidates(state: State, store: FileStore, dead_share: float, active: int) -> list[int]:
+def candidates(state: State, store: FileStore, dead_share: float, io: threading.RLock) -> list[int]:
     """Segments worth rewriting together: with too many dead bytes, or several that are much too small.
 
-    The caller holds the commit lock.
+    Only the extents are taken under the commit lock `io`: counting what lives takes a pass over memory, and a little
+    that dies meanwhile is found the next time.
     """
-    extents = [(number, end) for number, end, _ in store.extents() if number != active and end > 0]
+    with io:
+        extents = [(number, end) for number, end, _ in store.extents() if number != store.active and end > 0]
     if not extents:
         return []
     live = live_bytes(state, max(number for number, _ in extents) + 1)
@@ -115,7 +117,7 @@ class Compaction:
             self.disk.unlink(scratch)
         descriptor = self.disk.create(scratch)
         try:
-            copied, end, crc, damaged = self._copy(numbers, descriptor, stop)
+            copied, end, crc, kept, damaged = self._copy(numbers, descriptor, stop)
             if stop():
                 return None
             self.disk.sync(descriptor)
@@ -124,7 +126,7 @@ class Compaction:
                 number = self.store.next_number()
                 segment = self.store.adopt(number, scratch, end, crc)
                 self._repoint(number, copied, numbers, relog)
-                segment.kept = end - int(live_bytes(self.state, number + 1)[number])
+                segment.kept = kept
         finally:
             self.disk.close(descriptor)
             if scratch.exists():
@@ -134,12 +136,12 @@ class Compaction:
 
     def _copy(
         self, numbers: Sequence[int], descriptor: int, stop: Callable[[], bool]
-    ) -> tuple[list[tuple[int, bytes, int, int]], int, int, int]:
-        """Write the live frames; returns (kind, key, old address, new offset) of each, the end, its checksum,
-        damages."""
+    ) -> tuple[list[tuple[int, bytes, int, int]], int, int, int, int]:
+        """Write the live frames; returns (kind, key, old address, new offset) of each, the end, its checksum, the bytes
+        kept for no record's or image's sake (opening, removals, changed numbers), and the damages."""
         opening = opening_entry(self.store.buffer_id, self.store.gone | set(numbers))
         parts: list[bytes] = list(encode(opening, 0))
-        pending = offset = sum(map(len, parts))
+        pending = offset = kept = sum(map(len, parts))
         written = crc = damaged = 0
         copied: list[tuple[int, bytes, int, int]] = []
         for number in numbers:
@@ -155,18 +157,19 @@ class Compaction:
                 parts.extend(frame)
                 size = sum(map(len, frame))
                 offset, pending = offset + size, pending + size
+                kept += size if found.kind in (Kind.REMOVE, Kind.PATCH) else 0
                 if pending >= CHUNK:
                     data = b"".join(parts)
                     write_all(self.disk, descriptor, data, written)
                     crc, written, parts, pending = crc32c(data, crc), written + len(data), [], 0
                     if stop():
-                        return [], 0, 0, 0
+                        return [], 0, 0, 0, 0
                     if self.bytes_per_s:
                         time.sleep(len(data) / self.bytes_per_s)
             damaged += len(scan.damages)
         data = b"".join(parts)
         write_all(self.disk, descriptor, data, written)
-        return copied, offset, crc32c(data, crc), damaged
+        return copied, offset, crc32c(data, crc), kept, damaged
 
     def _keep(self, found: Found, numbers: set[int]) -> bool:
         if found.kind == Kind.SEGMENT:

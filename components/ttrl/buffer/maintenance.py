@@ -164,11 +164,12 @@ class Maintenance:
                 self._purge(forced=numbers is not None)
                 return None
             assert isinstance(self.store, FileStore)
-            with self.journal.commit.io:
-                self.store.seal() if numbers is not None else None
-                chosen = numbers if numbers is not None else candidates(
-                    self.state, self.store, self.config.compaction_dead_share, self.store.active
-                )  # fmt: skip
+            if numbers is not None:
+                with self.journal.commit.io:
+                    self.store.seal()
+            chosen = numbers if numbers is not None else candidates(
+                self.state, self.store, self.config.compaction_dead_share, self.journal.commit.io
+            )  # fmt: skip
             if not chosen:
                 return None
             budget = self.config.compaction_bytes_per_s if paced else 0
