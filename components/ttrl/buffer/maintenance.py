@@ -103,10 +103,11 @@ class Maintenance:
             with self.busy:
                 if not self._stop.is_set():
                     work()
-        except (OSError, ExperienceBufferError) as error:
+        except Exception as error:  # whatever it is: the other kinds of work must go on
             self.counts["failures"] += 1
             self.last_error = f"{work.__name__.strip('_')}: {error}"
-            log.warning("buffer maintenance, %s (tried again later)", self.last_error)
+            expected = isinstance(error, OSError | ExperienceBufferError)
+            log.warning("buffer maintenance, %s (tried again later)", self.last_error, exc_info=not expected)
 
     def _snapshot_if_due(self) -> None:
         now = time.monotonic()

@@ -287,3 +287,21 @@ def test_kill_9_under_sixteen_writers(tmp_path):
             buffer.append(some)
             near = buffer.search_knn(np.arange(8.0), len(buffer))
             assert {n.id for n in near} == set(buffer.ids())
+
+
+def test_an_unexpected_error_in_the_background_is_told_and_ends_nothing(tmp_path, make, monkeypatch, caplog):
+    config = CONFIG.model_copy(update={"background": True, "snapshot_interval": 5})
+    with ExperienceBuffer.open(tmp_path / "b", config) as buffer:
+        monkeypatch.setattr(buffer._maintenance, "expire", lambda: 1 // 0)
+        buffer._maintenance._next_expiry = 0.0
+        for i in range(12):
+            buffer.append(make(i))
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not (
+            buffer.stats()["maintenance"]["failures"] and buffer.stats()["maintenance"]["snapshots"]
+        ):
+            time.sleep(0.02)
+        told = buffer.stats()["maintenance"]
+        assert told["failures"] and told["snapshots"] and "expire" in told["last_error"]
+        assert any(record.exc_info for record in caplog.records)
+        monkeypatch.undo()
