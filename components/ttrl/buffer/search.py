@@ -79,29 +79,28 @@ class Search:
             self.index.drain()
             matrix, tail_slots, tail_sequences = tail.matrix[: tail.count], tail.slots, tail.sequences
         places, scores = generation.built.search(query, k + SPARE)
-        near = np.empty(0, np.int64)
+        found, sequences = generation.slots[places], generation.sequences[places]
         if len(matrix):
             tail_scores = similarities(matrix, query, euclidean=self.euclidean)
             near = top(tail_scores, k + SPARE)
+            found = np.concatenate([found, tail_slots[near]])
+            sequences = np.concatenate([sequences, tail_sequences[near]])
+            scores = np.concatenate([scores, tail_scores[near]])
         with self.mutex:
-            slots, sequences = generation.slots[places], generation.sequences[places]
-            if len(near):
-                slots = np.concatenate([slots, tail_slots[near]])
-                sequences = np.concatenate([sequences, tail_sequences[near]])
-            valid = rows.sequence[slots] == sequences
-            valid &= rows.alive[slots] & (slots >= 0)
-            indexed = int(valid[: len(places)].sum())
-            if indexed < k and indexed < len(places) and len(generation) > len(places):
-                return None
-            if len(matrix) > len(near) and int(valid[len(places) :].sum()) < k:
-                return None
-            slots = slots[valid]
+            valid = (rows.columns["sequence"][found] == sequences) & rows.alive[found] & (found >= 0)
+            if not valid.all():
+                indexed = int(valid[: len(places)].sum())
+                if indexed < k and indexed < len(places) and len(generation) > len(places):
+                    return None
+                if len(matrix) > len(found) - len(places) and int(valid[len(places) :].sum()) < k:
+                    return None
+                found, scores = found[valid], scores[valid]
             if generation.built.spec.kind in RERANKED:
-                ranked = similarities(self.state.vectors.read(slots), query, euclidean=self.euclidean)
-            else:
-                ranked = (np.concatenate([scores, tail_scores[near]]) if len(near) else scores)[valid]
-            best = top(ranked, k)
-            return self._neighbours(slots[best], ranked[best])
+                scores = similarities(self.state.vectors.read(found), query, euclidean=self.euclidean)
+            elif not len(matrix):  # in order already
+                return self._neighbours(found[:k], scores[:k])
+            best = top(scores, k)
+            return self._neighbours(found[best], scores[best])
 
     def _filtered(self, query: np.ndarray, k: int, where: Where) -> list[Neighbour]:
         state = self.state
@@ -119,12 +118,13 @@ class Search:
     def _neighbours(self, slots: np.ndarray, scores: np.ndarray) -> list[Neighbour]:
         rows = self.state.rows
         labels, sources = rows.names["label"].texts, rows.names["source"].texts
-        columns = rows.columns
+        columns, keys = rows.columns, rows.key_bytes[slots].tobytes()
         return [
-            Neighbour(id_of(key), sequence, score, labels[label] or "", sources[source] or "", confidence, reward)
-            for key, sequence, score, label, source, confidence, reward in zip(
-                map(rows.key, slots), columns["sequence"][slots].tolist(), scores.tolist(),
+            Neighbour(id_of(keys[16 * i : 16 * i + 16]), sequence, score, labels[label] or "", sources[source] or "",
+                      confidence, reward)
+            for i, (sequence, score, label, source, confidence, reward) in enumerate(zip(
+                columns["sequence"][slots].tolist(), scores.tolist(),
                 columns["label"][slots].tolist(), columns["source"][slots].tolist(),
                 columns["confidence"][slots].tolist(), columns["reward"][slots].tolist(),
-            )
+            ))
         ]  # fmt: skip

@@ -115,5 +115,5 @@ class VectorBlocks:
                 difference = part - query
                 result[start : start + len(part)] = -np.einsum("ij,ij->i", difference, difference)
             else:
-                np.dot(part, query, out=result[start : start + len(part)])
+                np.vecdot(part, query, out=result[start : start + len(part)])  # twice as fast as the product by BLAS
         return result

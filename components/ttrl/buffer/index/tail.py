@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+MANY, GROUP = 4096, 64
+"""From so many scores on the largest are looked for in groups of this size."""
+
 
 class Tail:
     """Rows are only ever added, so that a search may go on over the rows it saw while others are added.
@@ -38,7 +41,7 @@ class Tail:
 def similarities(matrix: np.ndarray, query: np.ndarray, *, euclidean: bool) -> np.ndarray:
     """(n,) similarity of each row (n, dim) to the query (dim,)."""
     if not euclidean:
-        return matrix @ query
+        return np.vecdot(matrix, query)
     difference = matrix - query
     return -np.einsum("ij,ij->i", difference, difference)
 
@@ -47,5 +50,12 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
     """Positions of the k largest scores, best first."""
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
-    best = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
-    return best[np.argsort(-scores[best], kind="stable")]
+    if len(scores) < MANY or k > len(scores) // (4 * GROUP):
+        best = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+        return best[np.argsort(-scores[best], kind="stable")]
+    # the k largest lie in the k groups with the largest maxima (or in the rest that fills no group)
+    whole = len(scores) // GROUP * GROUP
+    maxima = scores[:whole].reshape(-1, GROUP).max(1)
+    groups = np.argpartition(maxima, len(maxima) - k)[len(maxima) - k :]
+    places = np.concatenate([(groups[:, None] * GROUP + np.arange(GROUP)).ravel(), np.arange(whole, len(scores))])
+    return places[top(scores[places], k)]

@@ -16,6 +16,7 @@ from components.ttrl.buffer import (
 )
 from components.ttrl.buffer.index.file import read
 from components.ttrl.buffer.index.kinds import to_gpu
+from components.ttrl.buffer.index.tail import top
 from components.ttrl.buffer.vectors import hybrid
 
 KINDS = ["flat", "ivf", "hnsw", "sq8", "mrl_sq8", "mrl_hnsw"]
@@ -265,3 +266,16 @@ def test_a_graph_swapped_out_gives_its_memory_back():
         load()
     gc.collect()
     assert resident() - before < 10 * vectors.nbytes
+
+
+@pytest.mark.parametrize("count", [1, 63, 4095, 4096, 5000, 20_001])
+@pytest.mark.parametrize("k", [1, 10, 70])
+def test_top_is_what_sorting_gives(count, k):
+    generator = np.random.default_rng(count + k)
+    for drawn in (generator.standard_normal(count), generator.integers(0, 5, count)):  # with many equal ones too
+        scores = np.array(drawn, np.float32)
+        if count > 100:
+            scores[generator.integers(0, count, count // 3)] = -np.inf
+        found = top(scores, k)
+        assert len(set(found.tolist())) == min(k, count)
+        assert scores[found].tolist() == np.sort(scores)[::-1][:k].tolist()
