@@ -67,6 +67,26 @@ def postgres() -> Iterator[int]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def address(database: int) -> str:
+    """The manifest's database, on this machine."""
+    [uri] = [entry["value"] for entry in container()["env"] if entry["name"] == BACKEND]
+    return uri.replace("$(POSTGRES_PASSWORD)", "any").replace("pixelis-postgres:5432", f"127.0.0.1:{database}")
+
+
+def bring_schema_up(database: int) -> str:
+    """Run the init container that upgrades the schema; what it printed."""
+    manifest = Path(__file__).parents[2] / "manifests" / "base" / "mlflow.yaml"
+    deployment = next(item for item in read_objects(manifest) if item["kind"] == "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    [found] = [item for item in spec["initContainers"] if item["name"] == "schema"]
+    [uri] = [entry["value"] for entry in found["env"] if entry["name"] == BACKEND]
+    assert uri in {entry.get("value") for entry in spec["containers"][0]["env"]}, "both mean the same database"
+    environment = {**os.environ, BACKEND: address(database)}
+    done = subprocess.run([sys.executable, *found["command"][1:]], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
 class Server:
     """The manifest's command, with addresses of this machine."""
 
@@ -77,8 +97,7 @@ class Server:
         arguments = [f"{key}={changed.get(key, value)}" for key, _, value in (a.partition("=") for a in found["args"])]
         variables = {entry["name"]: entry.get("value", "") for entry in found["env"]}
         self.log = (folder / "mlflow.log").open("ab")
-        uri = variables[BACKEND].replace("$(POSTGRES_PASSWORD)", "any")
-        uri = uri.replace("pixelis-postgres:5432", f"127.0.0.1:{database}")
+        uri = address(database)
         self.process = subprocess.Popen(
             [sys.executable, *found["command"][1:], *arguments],
             env={**os.environ, **{k: v for k, v in variables.items() if k.startswith("MLFLOW_")}, BACKEND: uri},
@@ -116,6 +135,7 @@ def test_what_is_tracked_survives_the_servers_restart(
     from mlflow import MlflowClient
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    assert bring_schema_up(postgres) == "", "a fresh database is left to the server"
     server = Server(postgres, tmp_path)
     try:
         assert server.asked_as(SERVICE) == 200
@@ -129,6 +149,7 @@ def test_what_is_tracked_survives_the_servers_restart(
         api.set_registered_model_alias("pixelis-twin", "champion", version.version)
     finally:
         server.stop()
+    assert "Updating database tables" in bring_schema_up(postgres)
     server = Server(postgres, tmp_path)
     try:
         api = MlflowClient(f"http://localhost:{server.port}")
