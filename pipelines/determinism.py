@@ -23,7 +23,7 @@ from components.shared.runtime.launch import option
 from components.shared.runtime.records import StepRecord, load_records
 
 CLOCK = ("seconds", "bytes", "_per_s")
-"""Figures whose name ends so are measurements of the machine; they differ between any two executions."""
+"""Figures with such a name are measurements of the machine; they differ between any two executions."""
 
 
 @dataclass(frozen=True)
@@ -154,5 +154,5 @@ def leaves(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from leaves(item, f"{prefix}{index}.")
-    elif not prefix.rstrip(".").endswith(CLOCK):
+    elif not any(word in prefix.rstrip(".").rpartition(".")[2] for word in CLOCK):
         yield prefix.rstrip("."), value

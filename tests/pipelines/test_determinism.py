@@ -20,7 +20,7 @@ def write(folder, data=b"same", **report):
 
 
 def test_equal_executions(tmp_path):
-    clock = {"metrics": {"loss": 1.5, "train_seconds": 4.0}, "markdown": "4 s"}
+    clock = {"metrics": {"loss": 1.5, "train_seconds": 4.0, "seconds_an_update": 2.0}, "markdown": "4 s"}
     verdict = compare(write(tmp_path / "a"), write(tmp_path / "b", **clock))
     assert (verdict.difference, verdict.num_files, verdict.num_figures) == ("", 1, 3)
 
