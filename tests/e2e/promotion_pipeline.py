@@ -18,21 +18,11 @@ from pipelines.containers import containers
 from pipelines.local import Request, check_tracking, export_environment, new_run
 from pipelines.placement import place
 
-INPUTS = {
-    "clips": "clips",
-    "trajectories": "trajectories",
-    "recordings": "recordings",
-    "base": "model",
-    "sft": "adapter",
-    "rft": "reinforced",
-    "encoder": "encoder",
-}
-
 
 def main(root: Path, run: Path, evaluation: Path, port: int) -> None:
     """Run the two steps."""
     config = compose("twin", [f"ttrl.port={port}", "ttrl.rollouts=2"], {})
-    found = {name: artifacts(run)[output] for name, output in INPUTS.items()} | {"evaluation": evaluation}
+    found = artifacts(run) | {"evaluation": evaluation}
     classes = {"base": dsl.Model, "sft": dsl.Model, "rft": dsl.Model, "encoder": dsl.Model, "evaluation": dsl.Artifact}
     section = {name: json.dumps(value) for name, value in sections(config).items()}
 

@@ -52,14 +52,23 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+MADE_BY = {
+    "clips": ("clips", "clips"),
+    "trajectories": ("trajectories", "trajectories"),
+    "recordings": ("recordings", "recordings"),
+    "base": ("base_model", "model"),
+    "sft": ("sft", "adapter"),
+    "rft": ("rft", "adapter"),
+    "encoder": ("alignment", "encoder"),
+    "evaluation": ("evaluation", "evaluation"),
+}
+"""What promotion takes: the step and its output."""
+
+
 def artifacts(directory: Path) -> dict[str, Path]:
-    """A run's artifacts by the name of the output."""
-    return {
-        key: Path(item["uri"])
-        for row in read(directory / "summary.json")["steps"]
-        if "." not in row["name"]
-        for key, item in row["artifacts"].items()
-    }
+    """A run's artifacts by the name that promotion has for them."""
+    rows = {row["name"]: row["artifacts"] for row in read(directory / "summary.json")["steps"]}
+    return {name: Path(rows[step][output]["uri"]) for name, (step, output) in MADE_BY.items()}
 
 
 def promoting_evaluation(directory: Path, target: Path) -> Path:
@@ -81,18 +90,9 @@ def promote_anyway(directory: Path, folder: Path) -> Path:
     from components.promotion.config import PromotionConfig
     from components.promotion.promote import PromotionInputs, PromotionOutputs, promote
 
-    uris = artifacts(directory)
     model = folder / "model"
     model.mkdir()
-    inputs = PromotionInputs(
-        clips=uris["clips"],
-        trajectories=uris["trajectories"],
-        recordings=uris["recordings"],
-        base=uris["model"],
-        sft=uris["adapter"],
-        rft=uris.get("reinforced", uris["adapter"]),
-        encoder=uris["encoder"],
-        evaluation=promoting_evaluation(directory, folder / "evaluation"),
-    )
+    evaluation = promoting_evaluation(directory, folder / "evaluation")
+    inputs = PromotionInputs(**artifacts(directory) | {"evaluation": evaluation})
     promote(PromotionConfig(), inputs, PromotionOutputs(model=model))
     return model
