@@ -181,13 +181,13 @@ def with_encoder(material, tmp_path_factory):
 RECURSION = {"width": 32, "slots": 2, "heads": 2, "layers": 1, "supervised_steps": 2}
 
 
-@pytest.mark.parametrize("policy, steps", [("prefix", 60), ("prefix_trm", 60), ("trm_decoder", 8)])
+@pytest.mark.parametrize("policy, steps", [("prefix", 60), ("prefix_trm", 60), ("trm_decoder", 16)])
 def test_a_policy_behind_the_aligned_encoder_learns_the_easy_task(with_encoder, tmp_path, policy, steps):
     language = {"steps": steps, "batch": 16, "learning_rate": 5e-3}
     report = run(with_encoder, tmp_path, policy=policy, recursion=RECURSION, language=language, num_validation=8)
     curve = [loss for _, loss in report.curves["language_loss"]]
     assert curve[-1] < 0.8 * curve[0]
-    if steps > 8:
+    if policy != "trm_decoder":  # sixty steps of the experiment take too long here
         assert report.metrics["oca"] > 0.9
         assert report.metrics["valid_share"] == 1.0
     assert "frame_accuracy" not in report.metrics
