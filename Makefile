@@ -29,7 +29,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 setup: $(VENV)/.ready ## Make the virtual environment with the locked versions
 
-demo: setup ## Run the whole pipeline on the digital twin and leave the service answering (about ten minutes)
+demo: setup ## Run the whole pipeline on the digital twin and leave the service answering (about a quarter of an hour)
 	$(bin)/pixelis run --run-root $(RUN_ROOT)
 
 test: setup check unit e2e ## Lint, types, layers, unit tests and one real run at the smallest size
