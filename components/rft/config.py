@@ -95,6 +95,6 @@ class RftConfig(AdapterSection):
     validation_samples: int = Field(4, ge=1, le=64)
     """Sampled answers to each of them; one greedy."""
     max_operation_drop: float = Field(0.02, ge=0, le=1)
-    """The reinforced policy is not chosen where greedy operation accuracy falls by more, and not by chance."""
+    """The reinforced policy is not chosen where greedy operation accuracy falls by more."""
     checkpoint_every: int = Field(10, ge=1, le=100_000)
     """Updates between checkpoints."""
