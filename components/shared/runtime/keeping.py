@@ -1,8 +1,11 @@
 """Keeps a step's work folder in an object store, so that the next attempt, in another pod, finds its checkpoints.
 
+An address is `<place>/<run>/work`, the place the same for all runs of the same work. A run writes under its own address
+only; one that finds nothing there begins with a copy of what another run of the same work left last.
+
 Guarantees: a folder whose name begins with a dot is being written and is not stored; new files are stored before old
-ones are removed, so that the address always holds a whole checkpoint once it held one; a store that does not answer
-costs a warning and the copy, never the training.
+ones are removed, so that the address always holds a whole checkpoint once it held one; what is brought is what lay
+there at one moment, or nothing; a store that does not answer costs a warning and the copy, never the training.
 Not guaranteed: what was written less than `EVERY_S` before a pod vanished.
 """
 
@@ -10,15 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.shared.runtime.errors import PixelisError
-from components.shared.runtime.stores import exists, explained, fetch_folder, open_store
+from components.shared.runtime.errors import ArtifactError, PixelisError
+from components.shared.runtime.stores import exists, explained, fetch_folder, find, listing_digest, open_store, written
 
 log = logging.getLogger(__name__)
 EVERY_S = 60.0
+TRIES = 3
 Stamps = dict[str, tuple[int, int]]
 """Size and time of change by file name."""
 
@@ -41,10 +46,13 @@ def kept(work: Path, uri: str) -> Iterator[None]:
             keep()
 
     try:
-        if exists(uri):
-            num_files, size_bytes = fetch_folder(uri, work)
-            log.info("an earlier attempt left %d files, %d bytes", num_files, size_bytes)
+        if stamps(work):
+            log.info("%s holds an earlier attempt's files already", work)
+        elif exists(uri):
+            bring(uri, work)
             stored = stamps(work)
+        elif other := left_by_another(uri):
+            bring(other, work)
     except PixelisError as error:
         log.warning("what an earlier attempt left could not be brought: %s", error)
     keeper = threading.Thread(target=loop, daemon=True, name="keep-work")
@@ -55,6 +63,35 @@ def kept(work: Path, uri: str) -> Iterator[None]:
         done.set()
         keeper.join()
         keep()
+
+
+def bring(uri: str, work: Path) -> None:
+    """Fetch what lies under an address into `work`, all of it or nothing.
+
+    Raises:
+        ArtifactError: somebody kept changing it.
+    """
+    for _ in range(TRIES):
+        with tempfile.TemporaryDirectory(dir=work, prefix=".brought-") as folder:
+            before = listing_digest(uri)
+            num_files, size_bytes = fetch_folder(uri, Path(folder))
+            if listing_digest(uri) == before:
+                for path in Path(folder).iterdir():
+                    path.rename(work / path.name)
+                log.info("an earlier attempt left %d files, %d bytes under %s", num_files, size_bytes, uri)
+                return
+    raise ArtifactError(f"{uri} changed each of {TRIES} times while it was fetched; nothing of it is used.")
+
+
+def left_by_another(uri: str) -> str | None:
+    """The address where another run of the same work left something, the newest such; None where there is none."""
+    place, run, leaf = uri.rsplit("/", 2)
+    times: dict[str, str] = {}
+    for name, item in find(place).items():
+        other, _, rest = name.partition("/")
+        if other != run and rest.startswith(f"{leaf}/"):
+            times[other] = max(times.get(other, ""), written(item))
+    return f"{place}/{max(times, key=lambda other: times[other])}/{leaf}" if times else None
 
 
 def stamps(work: Path) -> Stamps:

@@ -162,7 +162,7 @@ def work_out(record: StepRecord, verb: Callable[..., Report], config: StepSectio
     address = os.environ.get("PIXELIS_WORK_URI") if train_job.in_pod() else ""
     if not address or work is None:
         return verb(config, inputs, outputs)
-    uri = f"{address.rstrip('/')}/{work.name}/{WORK}"
+    uri = f"{address.rstrip('/')}/{work.name}/{records.run_id()}/{WORK}"
     with kept(work, uri):
         report = verb(config, inputs, outputs)
     forget(uri)

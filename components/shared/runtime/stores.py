@@ -87,10 +87,10 @@ def fetch_folder(uri: str, into: Path) -> tuple[int, int]:
     with explained(uri, "read"):
         store.get(list(targets), [str(target) for target in targets.values()])
     for name, target in targets.items():
-        size = target.stat().st_size if target.is_file() else -1
-        if size != found[name]:
-            raise ArtifactError(f"{uri}: {name} came as {size} bytes instead of {found[name]}; it is not used.")
-    return len(found), sum(found.values())
+        size, wanted = target.stat().st_size if target.is_file() else -1, int(found[name]["size"])
+        if size != wanted:
+            raise ArtifactError(f"{uri}: {name} came as {size} bytes instead of {wanted}; it is not used.")
+    return len(found), sum(int(item["size"]) for item in found.values())
 
 
 def put_folder(folder: Path, uri: str) -> tuple[int, int]:
@@ -110,11 +110,16 @@ def put_folder(folder: Path, uri: str) -> tuple[int, int]:
     return len(files), sum(path.stat().st_size for path in files)
 
 
-def exists(uri: str) -> bool:
-    """Whether anything is stored under an address."""
+def find(uri: str) -> dict[str, dict[str, Any]]:
+    """What the store says of every object under an address, by its name there."""
     store, root = open_store(uri)
     with explained(uri, "read"):
-        return bool(listed(store, root))
+        return {name.removeprefix(f"{root}/"): item for name, item in listed(store, root).items()}
+
+
+def exists(uri: str) -> bool:
+    """Whether anything is stored under an address."""
+    return bool(find(uri))
 
 
 def remove_folder(uri: str) -> None:
@@ -134,11 +139,7 @@ def listing_digest(place: str) -> str:
         ConfigError, EnvironmentFault: an address that cannot be read.
     """
     if is_address(place):
-        store, root = open_store(place)
-        with explained(place, "read"):
-            names = listed(store, root)
-            details = store.find(root, detail=True) if names else {}
-        lines = [f"{name}\0{size}\0{changed(details[name])}" for name, size in names.items()]
+        lines = [f"{name}\0{item['size']}\0{changed(item)}" for name, item in find(place).items()]
     else:
         folder = Path(place)
         if not folder.is_dir():
@@ -153,11 +154,16 @@ def listing_digest(place: str) -> str:
 
 def changed(item: dict[str, Any]) -> str:
     """What a store says of an object's content: its digest, else when it was written."""
-    return str(item.get("ETag") or item.get("md5Hash") or item.get("LastModified") or item.get("mtime") or "")
+    return str(item.get("ETag") or item.get("md5Hash") or written(item))
 
 
-def listed(store: Any, root: str) -> dict[str, int]:
-    """Objects under a folder with their sizes; the empty objects some tools keep for folders are left out."""
+def written(item: dict[str, Any]) -> str:
+    """When an object was written, as the store words it; sorts by time."""
+    return str(item.get("LastModified") or item.get("updated") or item.get("mtime") or "")
+
+
+def listed(store: Any, root: str) -> dict[str, dict[str, Any]]:
+    """Objects under a folder, sorted; the empty objects some tools keep for folders are left out."""
     try:
         found = store.find(root, detail=True)
     except FileNotFoundError:
@@ -165,7 +171,7 @@ def listed(store: Any, root: str) -> dict[str, int]:
         if not store.exists(bucket):
             raise
         return {}
-    return {name: int(item["size"]) for name, item in sorted(found.items()) if name != root and not name.endswith("/")}
+    return {name: item for name, item in sorted(found.items()) if name != root and not name.endswith("/")}
 
 
 def inside(folder: Path, name: str) -> Path:

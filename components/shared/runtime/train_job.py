@@ -5,15 +5,16 @@ node is made of; `run_step` then calls `run_on_nodes` instead of the step's verb
 the inputs from the object store, starts `torchrun` on `python -m components.<step>`, and on the first node keeps
 checkpoints and results at the job's exchange address, from where this process takes them.
 
-Guarantees: one TrainJob per step, configuration and inputs at a time: a launcher that starts again finds the job it
-left and goes on waiting; a launcher that is ended, or gives up, removes its job, and with it the nodes. A short silence
-of the cluster's API ends nothing.
+Guarantees: one TrainJob per run, step, configuration and inputs: a launcher that starts again finds the job it left and
+goes on waiting, and another run of the same step has a job, checkpoints and results of its own; a launcher that is
+ended, or gives up, removes its job, and with it the nodes. A short silence of the cluster's API ends nothing.
 Not guaranteed: removal after kill -9 of the launcher; the job then ends by its own deadline.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -101,7 +102,7 @@ def run_on_nodes(
         step: The step's name; its entry point is `components.<step>`.
         config: Its section.
         inputs: The verb's inputs (a dataclass of paths that KFP shows).
-        outputs: The verb's outputs (a dataclass of local folders, `work` among them: its name identifies the job).
+        outputs: The verb's outputs (a dataclass of local folders, `work` among them: its name identifies the work).
         client: A `kubeflow.trainer.TrainerClient`; made from the pod's account where absent.
         poll_s: Seconds between two looks.
 
@@ -111,7 +112,7 @@ def run_on_nodes(
     """
     folders = {field.name: Path(getattr(outputs, field.name)) for field in dataclasses.fields(outputs)}
     work = folders.pop(WORK)
-    exchange = f"{nodes.exchange.rstrip('/')}/{work.name}"
+    exchange = f"{nodes.exchange.rstrip('/')}/{work.name}/{run_id()}"
     job = Job(
         module=f"components.{step}",
         section=config.model_dump(mode="json"),
@@ -120,7 +121,7 @@ def run_on_nodes(
         exchange=exchange,
         processes=nodes.processes,
     )
-    name = "pixelis-" + re.sub("[^a-z0-9]+", "-", work.name.lower()).strip("-")
+    name = job_name(work.name, run_id())
     client = client or connect(nodes.namespace or os.environ.get("PIXELIS_POD_NAMESPACE", ""))
     with removed_when_ended(client, name):
         start(client, nodes, job, name)
@@ -136,6 +137,12 @@ def run_on_nodes(
     }
     remove_folder(exchange)  # the outputs are this step's now; what stayed would only be resumed by mistake
     return report
+
+
+def job_name(work: str, run: str) -> str:
+    """A name that this run alone gives to this work, and gives again when it is tried again."""
+    plain = re.sub("[^a-z0-9]+", "-", work.lower()).strip("-")
+    return f"pixelis-{plain}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
 
 
 def given(value: Any) -> Any:
@@ -247,7 +254,7 @@ def wait(client: Any, name: str, timeout_s: float, poll_s: float) -> None:
         if status == GONE:
             raise StepError(
                 f"TrainJob {name} was removed while it ran.",
-                remedy="Somebody deleted it, or another run of the same step took its results. Run again.",
+                remedy="Somebody deleted it. Run again: its last checkpoint is kept.",
             )
         time.sleep(poll_s)
     raise StepError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +24,9 @@ from trainer_double import NAMESPACE, TrainerDouble, check_train_job, clean_envi
 
 from components.shared.runtime import keeping, stores, train_job
 from components.shared.runtime.config import StepSection
-from components.shared.runtime.errors import EnvironmentFault, StepError
-from components.shared.runtime.stores import exists, put_folder
-from components.shared.runtime.train_job import Nodes, asked, nodes_here, options, run_on_nodes
+from components.shared.runtime.errors import ArtifactError, EnvironmentFault, StepError
+from components.shared.runtime.stores import exists, find, put_folder
+from components.shared.runtime.train_job import Nodes, asked, job_name, nodes_here, options, run_on_nodes
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden" / "train-job.yaml"
@@ -119,19 +121,43 @@ def test_two_nodes_train_together_and_a_failure_costs_what_came_after_the_checkp
     assert report.facts["began"] >= 5, "the second attempt went on from the first one's checkpoint"
     assert report.pictures["curve"].read_bytes() == b"picture"
     assert not double.jobs, "the job is removed once its results are here"
+    assert double.created[0]["metadata"]["name"] == job_name("sft-again", "run-7")
     assert not exists(f"{EXCHANGE}/sft-again"), "and so is what it kept"
+
+
+def test_two_runs_of_the_same_work_have_a_job_each_and_one_goes_on_from_what_the_other_left(
+    double: TrainerDouble, launch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Run 8 is killed in the middle; run 7 begins with its checkpoint and leaves run 8's job and checkpoints alone."""
+    theirs = f"{EXCHANGE}/sft-both/run-8/work"
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "state.json").write_text(json.dumps({"step": 7, "sum": sum(range(7)) * 3}))
+    put_folder(tmp_path / "left", theirs)
+    double.jobs[job_name("sft-both", "run-8")] = {"metadata": {}, "spec": {}}
+    report, adapter = launch(TargetSection(), "both")
+    assert json.loads((adapter / "sum.json").read_text()) == 135
+    assert report.facts["began"] == 7
+    assert list(double.jobs) == [job_name("sft-both", "run-8")]
+    assert [*find(f"{EXCHANGE}/sft-both")] == ["run-8/work/state.json"]
+
+
+def test_a_jobs_name_is_the_runs_own_and_the_same_at_every_try() -> None:
+    assert job_name("sft-0123", "run-7") == job_name("sft-0123", "run-7")
+    assert job_name("sft-0123", "run-7") != job_name("sft-0123", "run-8")
+    longest = job_name("alignment-" + 16 * "f", 36 * "f")
+    assert re.fullmatch("[a-z][-a-z0-9]*", longest) and len(longest) + len("-node-0-0-abcde") <= 63, "a pod's label"
 
 
 def test_a_job_that_fails_for_good_shows_the_log_of_the_node_that_did(double: TrainerDouble, launch: Any) -> None:
     double.max_restarts = 1
     failing = "import sys; rank = int(sys.argv[1]); print('disk full' if rank else 'fine'); sys.exit(3 * rank)"
     double.command = [sys.executable, "-c", failing]
-    put_folder(HERE / "golden", f"{EXCHANGE}/sft-broken/work")
-    with pytest.raises(StepError, match=r"(?s)pixelis-sft-broken failed.*node-1:.*disk full"):
+    put_folder(HERE / "golden", f"{EXCHANGE}/sft-broken/run-7/work")
+    with pytest.raises(StepError, match=r"(?s)pixelis-sft-broken-[0-9a-f]{8} failed.*node-1:.*disk full"):
         launch(TargetSection(), "broken")
     assert double.attempts == 2
     assert not double.jobs
-    assert exists(f"{EXCHANGE}/sft-broken/work"), "the checkpoint stays for the next try"
+    assert exists(f"{EXCHANGE}/sft-broken/run-7/work"), "the checkpoint stays for the next try"
 
 
 def test_a_launcher_that_starts_again_finds_its_job_and_waits(double: TrainerDouble, launch: Any) -> None:
@@ -293,7 +319,7 @@ def test_only_a_pod_launches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_kept_is_always_a_whole_checkpoint(store: Any, tmp_path: Path) -> None:
-    uri, work = f"{EXCHANGE}/kept", tmp_path / "work"
+    uri, work = f"{EXCHANGE}/sft-kept/run-1/work", tmp_path / "work"
     (work / "step-1").mkdir(parents=True)
     (work / "step-1" / "t").write_text("one")
     (work / ".step-2.staged-x").mkdir()
@@ -303,6 +329,7 @@ def test_what_is_kept_is_always_a_whole_checkpoint(store: Any, tmp_path: Path) -
     (work / ".step-2.staged-x").rename(work / "step-2")
     (work / "step-1" / "t").unlink()
     keeping.mirror(work, uri, stored)
+    (tmp_path / "other").mkdir()
     with keeping.kept(tmp_path / "other", uri):
         found = {path.relative_to(tmp_path / "other").as_posix() for path in (tmp_path / "other").rglob("*")}
         assert found == {"step-2", "step-2/t"}
@@ -311,13 +338,65 @@ def test_what_is_kept_is_always_a_whole_checkpoint(store: Any, tmp_path: Path) -
     assert (tmp_path / "third" / "last").read_text() == "at the end"
 
 
+def test_another_runs_checkpoints_are_taken_newest_first_and_only_where_there_are_none_of_its_own(
+    store: Any, tmp_path: Path
+) -> None:
+    def leave(run: str, text: str) -> None:
+        time.sleep(1.1)  # the store tells seconds apart
+        (tmp_path / "x").write_text(text)
+        put_folder(tmp_path, f"{EXCHANGE}/sft-many/{run}/work")
+        (tmp_path / "x").unlink()
+
+    def found(run: str) -> str:
+        work = Path(tempfile.mkdtemp(dir=tmp_path.parent))
+        with keeping.kept(work, f"{EXCHANGE}/sft-many/{run}/work"):
+            return (work / "x").read_text() if (work / "x").exists() else ""
+
+    put_folder(HERE / "golden", f"{EXCHANGE}/sft-many/run-0/outputs/adapter")
+    assert found("run-1") == "", "another run's results are no checkpoints"
+    leave("run-3", "older")
+    leave("run-2", "newer")
+    assert found("run-1") == "newer"
+    leave("run-3", "newest")
+    assert found("run-1") == "newer", "its own by now"
+    assert found("run-4") == "newest"
+
+
+def test_what_changes_while_it_is_fetched_is_fetched_again_or_not_used(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, real, times = f"{EXCHANGE}/sft-moving/run-1/work", keeping.fetch_folder, []
+    (tmp_path / "source").mkdir()
+
+    def leave(number: int) -> None:
+        (tmp_path / "source" / "step").write_text(str(number))
+        put_folder(tmp_path / "source", uri)
+
+    def fetch(address: str, into: Path) -> tuple[int, int]:
+        done = real(address, into)
+        times.append(1)
+        if len(times) in (1, 3, 4, 5):
+            leave(len(times))
+        return done
+
+    monkeypatch.setattr(keeping, "fetch_folder", fetch)
+    leave(0)
+    (tmp_path / "one").mkdir()
+    keeping.bring(uri, tmp_path / "one")
+    assert ((tmp_path / "one" / "step").read_text(), len(times)) == ("1", 2)
+    (tmp_path / "two").mkdir()
+    with pytest.raises(ArtifactError, match="changed each of 3 times"):
+        keeping.bring(uri, tmp_path / "two")
+    assert not list((tmp_path / "two").iterdir())
+
+
 def test_a_store_that_is_silent_costs_only_the_copy(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     (tmp_path / "work").mkdir()
-    with keeping.kept(tmp_path / "work", f"{EXCHANGE}/silent"):
+    with keeping.kept(tmp_path / "work", f"{EXCHANGE}/sft-silent/run-1/work"):
         (tmp_path / "work" / "x").write_text("x")
     assert "could not be brought" in caplog.text
     assert "could not be stored" in caplog.text
