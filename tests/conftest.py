@@ -1,8 +1,10 @@
-"""Fixtures that tests of several steps share: a real object store on this machine."""
+"""Fixtures that tests of several steps share: real servers of object stores on this machine."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,3 +40,27 @@ def store(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     return client
+
+
+@pytest.fixture(scope="session")
+def google_address() -> Iterator[str]:
+    """A real HTTP server with Google storage's interface."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def google(google_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names the server; nobody's own credentials are looked for."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_address)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "no-gcloud"))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")

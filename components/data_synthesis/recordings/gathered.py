@@ -5,9 +5,42 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from components.shared.runtime.artifacts import sha256_file
 from components.shared.work.manifest import Recording, Skipped
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where footage goes.
+
+    Attributes:
+        artifact: The artifact's folder.
+        placing: Whether footage is copied into it, moved (what was fetched for it), or left, its own path noted.
+    """
+
+    artifact: Path
+    placing: Literal["copy", "move", "leave"]
+
+    def place(self, source: Path, name: str) -> str:
+        """Bring a video or a folder of frames into the artifact, or leave it; returns its path for the manifest."""
+        if self.placing == "leave":
+            return str(source.resolve())
+        place = self.artifact / "videos" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if self.placing == "move":
+            shutil.move(source, place)
+        elif source.is_dir():
+            shutil.copytree(source, place)
+        else:
+            shutil.copyfile(source, place)
+        return place.relative_to(self.artifact).as_posix()
+
+    def place_video(self, source: Path, name: str) -> tuple[str, str]:
+        """The same for a video; returns also its sha256."""
+        place = self.place(source, name)
+        return place, sha256_file(self.artifact / place)
 
 
 @dataclass
@@ -31,13 +64,3 @@ class Gathered:
         """Leave something out and say why."""
         self.skipped.append(Skipped(path=path, reason=reason, row=row))
         self.bad += bad
-
-
-def place_video(source: Path, artifact: Path, name: str, *, copy: bool) -> tuple[str, str]:
-    """Copy a video into the artifact, or leave it where it is; returns (manifest path, sha256)."""
-    if not copy:
-        return str(source.resolve()), sha256_file(source)
-    target = artifact / "videos" / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    return target.relative_to(artifact).as_posix(), sha256_file(target)

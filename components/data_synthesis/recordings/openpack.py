@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from components.data_synthesis.recordings.config import RecordingsConfig
-from components.data_synthesis.recordings.gathered import Gathered, place_video
+from components.data_synthesis.recordings.gathered import Gathered, Target
 from components.data_synthesis.recordings.probe import UnreadableVideo
 from components.data_synthesis.recordings.prober import Prober
 from components.shared.runtime.artifacts import sha256_file
@@ -59,7 +58,7 @@ class _Span:
     has_audio: bool
 
 
-def read_openpack(config: RecordingsConfig, artifact: Path) -> Gathered:
+def read_openpack(config: RecordingsConfig, target: Target) -> Gathered:
     """Read an OpenPack tree into the artifact.
 
     Raises:
@@ -95,7 +94,7 @@ def read_openpack(config: RecordingsConfig, artifact: Path) -> Gathered:
                     place = annotation.relative_to(root).as_posix()
                     gathered.skip(place, "annotation without video or frames", bad=True)
                     continue
-                _add(config, prober, root, artifact, user, session, subject, side, annotation, rows, footage, gathered)
+                _add(config, prober, root, target, user, session, subject, side, annotation, rows, footage, gathered)
     return gathered
 
 
@@ -126,7 +125,7 @@ def _name(root: Path, user: Path, session: str) -> str:
 
 
 def _add(
-    config: RecordingsConfig, prober: Prober, root: Path, artifact: Path, user: Path, session: str, subject: str,
+    config: RecordingsConfig, prober: Prober, root: Path, target: Target, user: Path, session: str, subject: str,
     side: Split, annotation: Path, rows: list[OperationRow], footage: _Footage, gathered: Gathered,
 ) -> None:  # fmt: skip
     label = footage.path.relative_to(root).as_posix()
@@ -149,7 +148,7 @@ def _add(
             f"({span.start.isoformat(sep=' ')} and the {span.duration_s:.2f} s after it)"
         )
         gathered.skip(annotation.relative_to(root).as_posix(), reason)
-    place, digest = _place(config, footage, artifact, f"{user.name}-{session}")
+    place, digest = _place(footage, target, f"{user.name}-{session}")
     gathered.recordings.append(
         Recording(
             recording_id=f"{user.name}-{session}",
@@ -210,15 +209,11 @@ def _video_span(config: RecordingsConfig, prober: Prober, path: Path, rows: list
     return _Span(start, facts.fps, facts.num_frames, facts.width, facts.height, facts.duration_s, facts.has_audio)
 
 
-def _place(config: RecordingsConfig, footage: _Footage, artifact: Path, name: str) -> tuple[str, str]:
-    """Copy footage into the artifact (or not); a frames folder's digest is over its names and contents."""
+def _place(footage: _Footage, target: Target, name: str) -> tuple[str, str]:
+    """Bring footage into the artifact (or not); a frames folder's digest is over its names and contents."""
     if footage.kind == "video":
-        return place_video(footage.path, artifact, name + footage.path.suffix.lower(), copy=config.copy_videos)
+        return target.place_video(footage.path, name + footage.path.suffix.lower())
     digest = hashlib.sha256()
     for path, _ in list_frames(footage.path):
         digest.update(f"{path.relative_to(footage.path).as_posix()}\0{sha256_file(path)}\n".encode())
-    if not config.copy_videos:
-        return str(footage.path.resolve()), digest.hexdigest()
-    target = artifact / "videos" / name
-    shutil.copytree(footage.path, target)
-    return target.relative_to(artifact).as_posix(), digest.hexdigest()
+    return target.place(footage.path, name), digest.hexdigest()

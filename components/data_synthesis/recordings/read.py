@@ -17,7 +17,7 @@ from pathlib import Path
 
 from components.data_synthesis.recordings.config import RecordingsConfig
 from components.data_synthesis.recordings.contact_sheet import draw_in_child
-from components.data_synthesis.recordings.gathered import Gathered
+from components.data_synthesis.recordings.gathered import Gathered, Target
 from components.shared.runtime.errors import InputError
 from components.shared.runtime.report import Report
 from components.shared.runtime.stores import fetch_folder, is_address
@@ -56,8 +56,8 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
         StepError: the twin's rendering stopped.
     """
     started = time.monotonic()
-    with _at_hand(config) as near:
-        gathered, by_person = _gather(near, outputs)
+    with _at_hand(config, outputs.recordings) as (near, target):
+        gathered, by_person = _gather(near, target, outputs)
     _refuse_bad(config, gathered)
     refuse_leaks([(recording.subject, recording.split) for recording in gathered.recordings])
     null_label = None if config.source == "segments" else NULL_NAME
@@ -86,30 +86,32 @@ def read_recordings(config: RecordingsConfig, inputs: RecordingsInputs, outputs:
 
 
 @contextmanager
-def _at_hand(config: RecordingsConfig) -> Iterator[RecordingsConfig]:
-    """The configuration with a folder on this machine: what lies in an object store is fetched, and copied from there.
+def _at_hand(config: RecordingsConfig, artifact: Path) -> Iterator[tuple[RecordingsConfig, Target]]:
+    """The configuration with a folder on this machine, and how its footage gets into the artifact.
+
+    What lies in an object store is fetched beside the artifact and moved into it: it takes its size on disk once.
 
     Raises:
         ArtifactError, EnvironmentFault: nothing there, or the store does not answer.
     """
     if config.source == "twin" or not is_address(config.path):
-        yield config
+        yield config, Target(artifact, "copy" if config.copy_videos else "leave")
         return
-    with tempfile.TemporaryDirectory(prefix="pixelis-recordings-") as folder:
+    with tempfile.TemporaryDirectory(dir=artifact.parent, prefix=f".{artifact.name}.staged-") as folder:
         num_files, size_bytes = fetch_folder(config.path, Path(folder))
         log.info("fetched %d files, %d bytes from %s", num_files, size_bytes, config.path)
-        yield config.model_copy(update={"path": folder, "copy_videos": True})
+        yield config.model_copy(update={"path": folder}), Target(artifact, "move")
 
 
-def _gather(config: RecordingsConfig, outputs: RecordingsOutputs) -> tuple[Gathered, bool]:
+def _gather(config: RecordingsConfig, target: Target, outputs: RecordingsOutputs) -> tuple[Gathered, bool]:
     if config.source == "openpack":
         from components.data_synthesis.recordings.openpack import read_openpack
 
-        return read_openpack(config, outputs.recordings), True
+        return read_openpack(config, target), True
     if config.source == "segments":
         from components.data_synthesis.recordings.segments import read_segments
 
-        return read_segments(config, outputs.recordings)
+        return read_segments(config, target)
     from components.data_synthesis.recordings.twin.source import render_twin
 
     return Gathered(LABELS, render_twin(config, outputs.recordings, outputs.truth)), True

@@ -17,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 
 from components.data_synthesis.recordings.config import RecordingsConfig
-from components.data_synthesis.recordings.gathered import Gathered, place_video
+from components.data_synthesis.recordings.gathered import Gathered, Target
 from components.data_synthesis.recordings.probe import UnreadableVideo, VideoFacts
 from components.data_synthesis.recordings.prober import Prober
 from components.data_synthesis.recordings.split import Unit, split_units
@@ -48,7 +48,7 @@ class _Video:
     rows: list[_Row] = field(default_factory=list)
 
 
-def read_segments(config: RecordingsConfig, artifact: Path) -> tuple[Gathered, bool]:
+def read_segments(config: RecordingsConfig, target: Target) -> tuple[Gathered, bool]:
     """Read a segments folder into the artifact.
 
     Returns:
@@ -82,7 +82,7 @@ def read_segments(config: RecordingsConfig, artifact: Path) -> tuple[Gathered, b
     for (video, path, facts), name in zip(found, names):
         side = sides[video.name]
         recording_id = name if names.count(name) > 1 else Path(name).stem
-        place, digest = place_video(path, artifact, name, copy=config.copy_videos)
+        place, digest = target.place_video(path, name)
         gathered.recordings.append(
             Recording(
                 recording_id=recording_id,

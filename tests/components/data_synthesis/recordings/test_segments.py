@@ -9,7 +9,7 @@ import pytest
 
 from components.data_synthesis.recordings.split import Unit, split_units
 from components.shared.runtime.errors import ArtifactError, InputError
-from components.shared.runtime.stores import put_folder
+from components.shared.runtime.stores import fetch_folder, put_folder
 from components.shared.work.manifest import load_manifest
 
 DATA = Path(os.environ.get("PIXELIS_SHARED_DATA", "../shared/data"))
@@ -56,17 +56,39 @@ def test_urfd_is_read_as_it_is(run_recordings, tmp_path) -> None:
     assert labelled == pytest.approx(153, abs=1.5)
 
 
-def test_a_folder_in_an_object_store_gives_what_the_folder_gives(run_recordings, folder, tmp_path, store) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_folder_in_an_object_store_gives_what_the_folder_gives(
+    run_recordings, folder, tmp_path, store, google, scheme
+) -> None:
     annotate(folder, *GOOD)
-    put_folder(folder, "s3://mlpipeline/data/segments")
+    put_folder(folder, f"{scheme}://mlpipeline/data/segments")
     near, _ = run_recordings(tmp_path / "1", {"source": "segments", "path": str(folder)})
     far, _ = run_recordings(
-        tmp_path / "2", {"source": "segments", "path": "s3://mlpipeline/data/segments", "copy_videos": False}
+        tmp_path / "2", {"source": "segments", "path": f"{scheme}://mlpipeline/data/segments", "copy_videos": False}
     )
     assert load_manifest(far.recordings) == load_manifest(near.recordings)
     assert all((far.recordings / r.video).is_file() for r in load_manifest(far.recordings).recordings)
-    with pytest.raises(ArtifactError, match="nothing is stored under s3://mlpipeline/data/none"):
-        run_recordings(tmp_path / "3", {"source": "segments", "path": "s3://mlpipeline/data/none"})
+    assert {path.name for path in far.recordings.parent.iterdir()} == {
+        path.name for path in near.recordings.parent.iterdir()
+    }
+    with pytest.raises(ArtifactError, match=f"nothing is stored under {scheme}://mlpipeline/data/none"):
+        run_recordings(tmp_path / "3", {"source": "segments", "path": f"{scheme}://mlpipeline/data/none"})
+
+
+def test_what_was_fetched_takes_its_size_on_disk_once(run_recordings, folder, tmp_path, store, monkeypatch) -> None:
+    """No file of the artifact was written a second time: each is the very file that was fetched."""
+    annotate(folder, *GOOD)
+    put_folder(folder, "s3://mlpipeline/data/once")
+    fetched = {}
+
+    def watched(uri: str, into: Path) -> tuple[int, int]:
+        done = fetch_folder(uri, into)
+        fetched.update({path.stat().st_ino: path.name for path in into.rglob("*.mp4")})
+        return done
+
+    monkeypatch.setattr("components.data_synthesis.recordings.read.fetch_folder", watched)
+    outputs, _ = run_recordings(tmp_path, {"source": "segments", "path": "s3://mlpipeline/data/once"})
+    assert {path.stat().st_ino: path.name for path in outputs.recordings.rglob("*.mp4")} == fetched
 
 
 def test_the_split_does_not_depend_on_row_order(run_recordings, folder, tmp_path) -> None:
