@@ -46,8 +46,8 @@ unit: setup ## Unit tests
 e2e: setup ## The pipeline at the smallest size: run, gate's branches, forced failure, resume
 	$(bin)/python -m pytest -m e2e
 
-e2e-docker: setup images ## Build the images and run the smallest pipeline in them: kill, resume, promote, serve, stop
-	PIXELIS_DOCKER_REQUIRED=1 $(bin)/python -m pytest -m docker tests/e2e
+e2e-docker: setup images ## Build the images, look into them, and run the smallest pipeline in them: kill, resume, promote, serve, stop
+	PIXELIS_DOCKER_REQUIRED=1 $(bin)/python -m pytest -m docker tests/images tests/e2e
 
 compile: setup ## Compile every profile to KFP's IR YAML under build/
 	mkdir -p build

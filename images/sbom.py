@@ -24,9 +24,11 @@ def component(found: Distribution) -> dict[str, Any]:
         "version": version,
         "purl": f"pkg:pypi/{name.lower().replace('_', '-')}@{version}",
     }
-    licence = found.metadata.get("License-Expression") or found.metadata.get("License") or ""
-    if licence and len(licence) < 100:
-        item["licenses"] = [{"license": {"name": licence.splitlines()[0]}}]
+    expression, free = found.metadata.get("License-Expression"), (found.metadata.get("License") or "").strip()
+    if expression:
+        item["licenses"] = [{"expression": expression}]
+    elif free and len(free) < 100:
+        item["licenses"] = [{"license": {"name": free.splitlines()[0]}}]
     return item
 
 

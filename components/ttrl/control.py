@@ -24,6 +24,8 @@ from components.ttrl.config import TtrlConfig
 RECORD = "service.json"
 CONTAINER = "PIXELIS_CONTAINER"
 """Variable that tells a service the name of the container it runs in."""
+SECOND_RECORD = "PIXELIS_SERVICE_RECORD"
+"""Variable that names a file where the record is written too: an image's health check cannot know the state folder."""
 
 
 def default_state_dir(config: TtrlConfig) -> Path:
@@ -39,25 +41,27 @@ def default_state_dir(config: TtrlConfig) -> Path:
 def write_record(state: Path, *, host: str, port: int, model: Path | None) -> None:
     """Say in the state folder where this process listens."""
     shown = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    write_json(
-        state / RECORD,
-        {
-            "url": f"http://{shown}:{port}",
-            "pid": os.getpid(),
-            "container": os.environ.get(CONTAINER),
-            "started": psutil.Process().create_time(),
-            "model": str(model.absolute()) if model else None,
-            "state_dir": str(state.absolute()),
-        },
-    )
+    record = {
+        "url": f"http://{shown}:{port}",
+        "pid": os.getpid(),
+        "container": os.environ.get(CONTAINER),
+        "started": psutil.Process().create_time(),
+        "model": str(model.absolute()) if model else None,
+        "state_dir": str(state.absolute()),
+    }
+    write_json(state / RECORD, record)
+    if os.environ.get(SECOND_RECORD):
+        write_json(Path(os.environ[SECOND_RECORD]), record)
 
 
 def remove_record(state: Path) -> None:
-    """Remove the record if it is this process's."""
-    record = read_record(state)
+    """Remove the record, and its second copy, where they are this process's."""
     mine = (os.getpid(), os.environ.get(CONTAINER))
-    if record is not None and (record.get("pid"), record.get("container")) == mine:
-        (state / RECORD).unlink(missing_ok=True)
+    second = os.environ.get(SECOND_RECORD)
+    for path in [state / RECORD, *([Path(second)] if second else [])]:
+        record = read_record(path)
+        if record is not None and (record.get("pid"), record.get("container")) == mine:
+            path.unlink(missing_ok=True)
 
 
 def read_record(place: Path) -> dict[str, Any] | None:

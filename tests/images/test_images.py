@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+from bill_of_materials import check_bill
+
 from pipelines.steps import STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +31,13 @@ def lines(name: str) -> list[str]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_code_is_the_last_and_only_layer_of_a_family(family: str) -> None:
-    instructions = [line.split()[0] for line in lines(family)]
     base = "base" if family == "data" else "learning"
-    assert f"FROM pixelis-{base}:${{VARIANT}}" in lines(family)
-    assert "RUN" not in instructions, "a layer that code changes would rebuild"
-    assert instructions.index("COPY") > instructions.index("FROM")
+    found = lines(family)
+    final = found[found.index(f"FROM pixelis-{base}:${{VARIANT}}") :]
+    instructions = [line.split()[0] for line in final]
+    assert not {"RUN", "ADD"} & set(instructions), "a layer that code changes would rebuild"
+    assert [line for line in final if line.startswith("COPY")] == ["COPY --from=code /app /app"]
+    assert "USER" not in instructions, "the base's user stays"
     assert "ENTRYPOINT" not in instructions, "the deploying step could not run its own command"
 
 
@@ -51,9 +56,10 @@ def test_the_base_is_pinned_staged_and_runs_without_rights() -> None:
     default = next(line for line in found if line.startswith("ARG BASE_IMAGE="))
     assert re.search(r":\d+\.\d+\.\d+-slim-", default)
     stages = [line.removeprefix("FROM ") for line in found if line.startswith("FROM")]
-    of_base, ours = ["build", "folders", "base"], ["build AS build-learning", "base AS learning"]
+    of_base = ["build", "python", "folders"]
+    ours = ["build AS build-learning", "python AS base", "base AS learning"]
     assert sorted(stages) == sorted([*(f"${{BASE_IMAGE}} AS {name}" for name in of_base), *ours])
-    final = found[found.index("FROM ${BASE_IMAGE} AS base") :]
+    final = found[found.index("FROM python AS base") :]
     assert "USER 10001:10001" in final
     assert not any("apt-get" in line or line.startswith("RUN") for line in final), "nothing is built in a final stage"
     installs = [
@@ -126,14 +132,22 @@ def test_the_images_lock_agrees_with_the_projects_and_has_no_tools_of_developers
     assert {"kfp", "mlflow", "fastapi", "boto3", "kubernetes", "psycopg2-binary"} <= set(ours)
 
 
-def test_the_bill_of_materials_names_what_is_installed() -> None:
+def test_the_bill_of_materials_names_what_is_installed_by_the_rules_of_its_format() -> None:
     bill = load("sbom").bill("pixelis-base", STATUS)
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    check_bill(bill)
     assert bill["metadata"]["component"]["name"] == "pixelis-base"
     found = {item["name"].lower(): item for item in bill["components"]}
     assert found["kfp"]["purl"] == f"pkg:pypi/kfp@{found['kfp']['version']}"
     assert found["libc6"]["purl"] == "pkg:deb/debian/libc6@1%3A2.36-9?arch=amd64"
     assert "removed" not in found
+
+
+def test_the_bills_rules_are_checked_for_real() -> None:
+    """The test's own instrument: a licence, an identifier and a field that the format does not have."""
+    good = load("sbom").bill("pixelis-base", STATUS)
+    for wrong in ({"licenses": [{"expression": 1}]}, {"purl": "pypi/kfp"}, {"colour": "red"}):
+        with pytest.raises(ValueError):
+            check_bill(good | {"components": [good["components"][0] | wrong]})
 
 
 STATUS = """Package: libc6

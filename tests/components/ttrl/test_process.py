@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +54,25 @@ def test_without_a_model_the_service_says_503(serve, tmp_path):
     assert stop(server.state) is False
     with pytest.raises(EnvironmentFault, match="no service record"):
         status(server.state)
+
+
+def test_the_images_health_check_finds_the_service_wherever_it_listens(serve, tmp_path, monkeypatch):
+    """The very command of images/serve/Dockerfile, against a service on a port that the system chose."""
+    text = (Path(__file__).parents[3] / "images" / "serve" / "Dockerfile").read_text().replace("\\\n", "")
+    [variable] = re.findall(r"(?m)^ENV (PIXELIS_SERVICE_RECORD)=/tmp/", text)
+    [words] = re.findall(r"(?m)^HEALTHCHECK .* CMD (\[.*\])$", text)
+    monkeypatch.setenv(variable, str(tmp_path / "record.json"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    command = [sys.executable, *json.loads(words)[1:]]
+    assert subprocess.run(command, capture_output=True).returncode != 0, "no service yet"
+    server = serve(None, tmp_path / "state")
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+    server.process.send_signal(signal.SIGSTOP)
+    assert subprocess.run(command, capture_output=True).returncode != 0, "it does not answer"
+    server.process.send_signal(signal.SIGCONT)
+    assert stop(server.state)
+    assert not (tmp_path / "record.json").exists()
+    assert subprocess.run(command, capture_output=True).returncode != 0
 
 
 def test_keys_and_roles(serve, tmp_path):
