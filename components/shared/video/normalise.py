@@ -13,14 +13,15 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from components.shared.runtime.errors import InputError
 from components.shared.video.ffmpeg import find_ffmpeg, input_arguments, last_line, run_ffmpeg
 from components.shared.video.frame import Frame, I420Frame
-from components.shared.video.probe import VideoInfo, probe
-from components.shared.video.scan import scan_video
+from components.shared.video.probe import VideoInfo, opened, probe, read_facts
+from components.shared.video.scan import scan_opened, scan_video
 
 FPS = 25
 TIME_TOLERANCE_FRAMES = 0.25
@@ -28,20 +29,32 @@ TIME_TOLERANCE_FRAMES = 0.25
 
 def is_normal(info: VideoInfo, fps: int = FPS) -> bool:
     """True where the file can be used as it is: its packets (read, not decoded) stand on the grid, upright, alone."""
-    if abs(info.rate - fps) > 1e-6 or info.num_video_streams != 1 or info.rotation:
+    if not declares_grid(info, fps):
         return False
-    times = [] if info.counted else packet_times(info)
-    return all(abs((time_s - times[0]) * fps - n) <= TIME_TOLERANCE_FRAMES for n, time_s in enumerate(times))
+    if info.counted:
+        return True
+    with opened(info.path) as container:
+        return stand_on_grid(packet_times(container, info), fps)
 
 
-def packet_times(info: VideoInfo) -> list[float]:
-    """Presentation times of a stream's packets in seconds, ascending; a damaged end is left to the decoder."""
+def declares_grid(info: VideoInfo, fps: int) -> bool:
+    """Whether a file says of itself that it has the rate, one video stream and no rotation."""
+    return abs(info.rate - fps) <= 1e-6 and info.num_video_streams == 1 and not info.rotation
+
+
+def stand_on_grid(times_s: Sequence[float], fps: int) -> bool:
+    """Whether ascending times are n / fps from the first one on."""
+    return all(abs((time_s - times_s[0]) * fps - n) <= TIME_TOLERANCE_FRAMES for n, time_s in enumerate(times_s))
+
+
+def packet_times(container: Any, info: VideoInfo) -> list[float]:
+    """Presentation times of the packets to come in seconds, ascending; a damaged end is left to the decoder."""
     import av
 
     times: list[float] = []
-    with contextlib.suppress(av.error.FFmpegError), av.open(str(info.path)) as container:
-        stream = container.streams[info.stream]
-        tick_s = float(stream.time_base or 0)
+    stream = container.streams[info.stream]
+    tick_s = float(stream.time_base or 0)
+    with contextlib.suppress(av.error.FFmpegError):
         times += [packet.pts * tick_s for packet in container.demux(stream) if packet.pts is not None]
     return sorted(times)
 
@@ -57,12 +70,41 @@ def normalised_frames(path: Path, *, fps: int = FPS, info: VideoInfo | None = No
     Raises:
         InputError: undecodable, damaged or empty.
     """
-    info = info or probe(path)
+    with opened(path) as container:
+        info = info or read_facts(container, path)
+        times = rewound_times(container, info) if declares_grid(info, fps) else []
+        if times and stand_on_grid(times, fps) and rewind(container, info):
+            for _, frame in scan_opened(container, path, info):
+                yield frame
+            return
     if not is_normal(info, fps):
         yield from piped_frames(path, info, fps)
         return
     for _, frame in scan_video(path, info):
         yield frame
+
+
+def rewound_times(container: Any, info: VideoInfo) -> list[float]:
+    """Packet times of an open file from its start; none where it is not certain that going back reached the start.
+
+    Opening a file costs as much as decoding some frames of it (FFmpeg looks into the stream first), so one that can go
+    back is opened once. What makes it certain is that as many packets follow as the container declares.
+    """
+    if info.counted or not info.num_frames or not rewind(container, info):
+        return []
+    times = packet_times(container, info)
+    return times if len(times) == info.num_frames else []
+
+
+def rewind(container: Any, info: VideoInfo) -> bool:
+    """Go back to the start of the video stream; False where the container cannot."""
+    import av
+
+    try:
+        container.seek(0, stream=container.streams[info.stream])
+    except av.error.FFmpegError:
+        return False
+    return True
 
 
 def piped_frames(path: Path, info: VideoInfo, fps: int = FPS) -> Iterator[I420Frame]:

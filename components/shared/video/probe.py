@@ -6,6 +6,8 @@ The video stream is FFmpeg's best (the largest picture) where there are several.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,42 +47,62 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         InputError: not a media file, no video stream, no frame, or a picture beyond the limits; says which.
     """
+    with opened(path) as container:
+        return read_facts(container, path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A media file opened by PyAV, local files only; closed at the end.
+
+    Raises:
+        InputError: missing, or FFmpeg cannot read it (also in the body of the `with`).
+    """
     import av
 
     if not path.is_file():
         raise InputError(f"{path.name}: is missing or no file, so it cannot be decoded.")
     try:
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
-            stream = best_video(container)
-            if stream is None:
-                raise InputError(f"{path.name}: holds no video stream.")
-            context = stream.codec_context
-            if context.width * context.height > MAX_PIXELS:
-                raise InputError(f"{path.name}: {context.width}x{context.height} is above {MAX_PIXELS} pixels.")
-            rate = float(stream.average_rate or stream.guessed_rate or 0)
-            if not 0 < rate <= MAX_RATE:
-                raise InputError(f"{path.name}: declares {rate:g} frames a second (0 to {MAX_RATE:g} allowed).")
-            frame: Any = next(container.decode(stream), None)
-            if frame is None:
-                raise InputError(f"{path.name}: declares {stream.frames} frames but holds none that decodes.")
-            rotation = int(round(frame.rotation / 90) * 90) % 360
-            turned = rotation in (90, 270)
-            seconds = declared_seconds(container, stream)
-            return VideoInfo(
-                path=path,
-                stream=stream.index,
-                num_video_streams=len(container.streams.video),
-                width=frame.height if turned else frame.width,
-                height=frame.width if turned else frame.height,
-                rate=rate,
-                num_frames=stream.frames,
-                duration_s=seconds,
-                rotation=rotation,
-                has_audio=bool(container.streams.audio),
-                counted="avi" in container.format.name,
-            )
+            yield container
     except av.error.FFmpegError as error:
         raise InputError(f"{path.name}: cannot be decoded ({describe(error)}).") from error
+
+
+def read_facts(container: Any, path: Path) -> VideoInfo:
+    """The facts of an open file, which is left after its first frame.
+
+    Raises:
+        InputError: no video stream, no frame, or a picture beyond the limits; says which.
+    """
+    stream = best_video(container)
+    if stream is None:
+        raise InputError(f"{path.name}: holds no video stream.")
+    context = stream.codec_context
+    context.thread_count = 1
+    if context.width * context.height > MAX_PIXELS:
+        raise InputError(f"{path.name}: {context.width}x{context.height} is above {MAX_PIXELS} pixels.")
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    if not 0 < rate <= MAX_RATE:
+        raise InputError(f"{path.name}: declares {rate:g} frames a second (0 to {MAX_RATE:g} allowed).")
+    frame: Any = next(container.decode(stream), None)
+    if frame is None:
+        raise InputError(f"{path.name}: declares {stream.frames} frames but holds none that decodes.")
+    rotation = int(round(frame.rotation / 90) * 90) % 360
+    turned = rotation in (90, 270)
+    return VideoInfo(
+        path=path,
+        stream=stream.index,
+        num_video_streams=len(container.streams.video),
+        width=frame.height if turned else frame.width,
+        height=frame.width if turned else frame.height,
+        rate=rate,
+        num_frames=stream.frames,
+        duration_s=declared_seconds(container, stream),
+        rotation=rotation,
+        has_audio=bool(container.streams.audio),
+        counted="avi" in container.format.name,
+    )
 
 
 def best_video(container: Any) -> Any:
