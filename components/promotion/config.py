@@ -14,5 +14,5 @@ class PromotionConfig(StepSection):
     """Registered model; one trained on synthetic recordings gets `-twin` appended and so never replaces a real one."""
     alias: str = Field("champion", pattern=r"^[a-z][a-z0-9-]{0,30}$")
     """Alias moved to the promoted version; the version it leaves is tagged with when and why."""
-    max_canary_clips: int = Field(400, ge=1)
+    max_canary_clips: int = Field(1000, ge=1)
     """Most canary clips shipped with the model, evenly over the classes."""

@@ -50,8 +50,10 @@ class ClipsConfig(StepSection):
     """Most canary clips of a label."""
     canary_stride_s: float = Field(0.16, gt=0, le=60)
     """Stride of the windows that canary clips are drawn from, seconds."""
+    canary_jpeg_quality: int = Field(75, ge=50, le=100)
+    """Quality of canary clips' frames at source resolution: all of them ship with the model."""
     audio: bool = True
-    """Keep each window's sound where the recording has any."""
+    """Keep each window's sound where the recording has any (never a canary clip's: nothing that judges by it hears)."""
     num_groups: int = Field(2, ge=1, le=256)
     """Groups of recordings the step fans out over; fixed when the pipeline is compiled."""
     workers: int = Field(1, ge=1, le=128)

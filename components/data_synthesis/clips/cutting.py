@@ -179,11 +179,13 @@ class RecordingCutter:
             sampler=self.sampler.name,
             provenance=self.request.provenance,  # type: ignore[arg-type]
         )
-        pictures = [self.encode(clip.start + index) for index in selection.indices]
+        canary = clip.split == "canary"
+        quality = config.canary_jpeg_quality if canary else config.jpeg_quality
+        pictures = [self.encode(clip.start + index, quality) for index in selection.indices]
         strip = np.concatenate([view for _, view in pictures])
         members = {"json": encode_meta(meta), "view.jpg": encode_bgr(strip, quality=VIEW_QUALITY, full_colour=True)}
         members |= {f"{number:02d}.jpg": jpeg for number, (jpeg, _) in enumerate(pictures)}
-        if self.audio:
+        if self.audio and not canary:
             members["flac"] = encode_flac(self.audio.cut(start_s, duration_s))
         yield meta, pack_sample(clip.clip_id, members)
 
@@ -194,13 +196,16 @@ class RecordingCutter:
         positions = tuple(b * self.config.fps - clip.start for b in self.timeline.boundaries())
         return BoundaryBoost(positions, self.config.fps, clip.split)
 
-    def encode(self, index: int) -> tuple[bytes, np.ndarray]:
-        """A grid frame as source JPEG (4:2:0, as the video itself) and as policy view, BGR (size, size, 3)."""
+    def encode(self, index: int, quality: int) -> tuple[bytes, np.ndarray]:
+        """A grid frame as source JPEG (4:2:0, as the video itself) and as policy view, BGR (size, size, 3).
+
+        A frame is encoded once: a recording is canary or not, so all its clips ask for one quality.
+        """
         if index not in self.encoded:
             image = self.frames[index].bgr()
             self.size = (image.shape[1], image.shape[0])
             box = Letterbox(image.shape[1], image.shape[0], self.config.view_size)
-            jpeg = encode_bgr(image, quality=self.config.jpeg_quality, full_colour=False)
+            jpeg = encode_bgr(image, quality=quality, full_colour=False)
             self.encoded[index] = (jpeg, box.apply(image))
         return self.encoded[index]
 
