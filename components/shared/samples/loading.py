@@ -41,7 +41,6 @@ class StreamLoader(Generic[T]):
     Args:
         stream: Where batches come from; its `decode` must be picklable where there are processes.
         num_workers: Loading processes; 0 reads in this one.
-        prefetch: Batches each process reads ahead.
         rank: Of this training process.
         num_ranks: Training processes.
         state: Of a checkpoint, to go on from.
@@ -55,7 +54,6 @@ class StreamLoader(Generic[T]):
         stream: SampleStream[T],
         *,
         num_workers: int = 0,
-        prefetch: int = 2,
         rank: int = 0,
         num_ranks: int = 1,
         state: dict[str, Any] | None = None,
@@ -66,7 +64,6 @@ class StreamLoader(Generic[T]):
             _Batches(stream, self._handed_out, rank, num_ranks),
             batch_size=None,
             num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
             multiprocessing_context="spawn" if num_workers else None,
         )
 

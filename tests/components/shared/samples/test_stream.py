@@ -197,7 +197,7 @@ def test_what_cannot_be_shared_or_streamed_is_refused(shards: Path) -> None:
 def test_loading_processes_change_nothing_and_resume_after_what_was_handed_out(shards: Path) -> None:
     """A loader reads ahead; its state counts what training got."""
     whole = take(shards, 40)
-    loader = StreamLoader(stream_of(shards), num_workers=2, prefetch=3)
+    loader = StreamLoader(stream_of(shards), num_workers=2)
     batches = iter(loader)
     assert [next(batches) for _ in range(17)] == whole[:17]
     state = loader.state()
