@@ -5,12 +5,13 @@
 BASE and TRAJECTORIES are artifacts of a run. Contestants take turns, `--steps` timed steps each after one untimed; the
 ratios are medians over rounds of the ratios of medians.
 
-    ours            sft.trainer.Trainer.train_step: draws, encodes, looks features up, accumulates, clips, steps
-    bare            the same forward and backward on batches that were encoded and looked up beforehand
+    ours            sft.trainer.Trainer.train_step: draws, looks features up, accumulates, clips, steps
+    bare            the same forward and backward on batches whose embeddings were put together beforehand
     ours, no cache  ours, the frozen tower's features computed anew each step
-    trl             SFTTrainer, whose model computes the tower's features each step (needs trl and datasets)
+    trl             SFTTrainer on the same encoded conversations; its model computes the tower's features each step
+                    (needs trl and datasets)
 
-"waiting" is the share of our step that is not forward, backward or optimiser: drawing, encoding, looking up.
+"waiting" is the share of our step that is not forward, backward or optimiser: drawing, sorting, looking up.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch.nn import functional
 
 from components.sft.config import SftConfig
 from components.sft.material import batch_of, read_lessons
+from components.sft.train import warm
 from components.sft.trainer import Trainer, micro_batches
 from components.shared.policy.images import patchify
 from components.shared.policy.load import load_policy
@@ -47,7 +49,7 @@ class Ours:
 
     def __init__(self, base: Path, config: SftConfig, lessons: Any, *, cache: bool) -> None:
         self.policy, self.cache = fresh(base, config), cache
-        self.policy.warm(image for talk in lessons.upto(2) for message in talk for image in message.images)
+        warm(self.policy, lessons.upto(2))
         self.trainer = Trainer(self.policy, config, lessons, [], Path(tempfile.mkdtemp()), "key")
 
     def step(self) -> float:
@@ -60,13 +62,12 @@ class Ours:
         return time.perf_counter() - began
 
     def waiting(self, config: SftConfig, lessons: Any) -> float:
-        """Seconds of what a step does before it computes: draw, encode, look up."""
+        """Seconds of what a step does before it computes: draw, sort, look up."""
         began = time.perf_counter()
-        for part in micro_batches(
-            batch_of(lessons.upto(2), 0, self.trainer.run.step, config.batch), config.micro_batch
-        ):
-            rows = [self.policy.layout.encode(talk) for talk in part]
-            self.policy.features.encode([image for row in rows for image in row.images])
+        rows = self.trainer.reading.batch(lessons.upto(2), config.seed, self.trainer.run.step, config.batch)
+        for part in micro_batches(rows, config.micro_batch):
+            images = [image for row in part for image in row.images]
+            self.policy.features.encode(images, keys=[key for row in part for key in row.image_keys])
         return time.perf_counter() - began
 
 
@@ -81,9 +82,8 @@ class Bare:
         for step in range(count):
             parts = []
             for part in micro_batches(batch_of(lessons.upto(2), config.seed, step, config.batch), config.micro_batch):
-                rows = [self.policy.layout.encode(talk) for talk in part]
-                embeds, mask, positions = self.policy.embed(rows, left=False)
-                parts.append((embeds.detach(), mask, positions, *self.policy.learned(rows, embeds.shape[1])))
+                embeds, mask, positions = self.policy.embed(part, left=False)
+                parts.append((embeds.detach(), mask, positions, *self.policy.learned(part, embeds.shape[1])))
             self.batches.append(parts)
 
     def step(self) -> float:
@@ -111,14 +111,12 @@ class Trl:
         from datasets import Dataset
 
         self.policy, self.config = fresh(base, config), config
-        self.talks = [
-            talk for step in range(count) for talk in batch_of(lessons.upto(2), config.seed, step, config.batch)
-        ]
-        self.data = Dataset.from_dict({"index": list(range(len(self.talks)))})
+        self.rows = [row for step in range(count) for row in batch_of(lessons.upto(2), config.seed, step, config.batch)]
+        self.data = Dataset.from_dict({"index": list(range(len(self.rows)))})
 
     def collate(self, items: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         """A batch as transformers' Qwen2.5-VL takes it."""
-        rows = [self.policy.layout.encode(self.talks[item["index"]]) for item in items]
+        rows = [self.rows[item["index"]] for item in items]
         length = max(row.ids.size for row in rows)
         ids = np.full((len(rows), length), self.policy.codec.end_of_text)
         labels, mask = np.full((len(rows), length), -100), np.zeros((len(rows), length), np.int64)
@@ -184,7 +182,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.manual_seed(0)
     config = SftConfig.model_validate({"curriculum": {"enabled": False}, "max_trajectories": 600})
-    lessons = read_lessons(given.trajectories, "train", config.max_trajectories)
+    encode = load_policy(given.base).layout.encode
+    lessons = read_lessons(given.trajectories, "train", config.max_trajectories, encode)
     count = given.rounds * (given.steps + 1)
     contestants: dict[str, Any] = {
         "ours": Ours(given.base, config, lessons, cache=True),

@@ -83,7 +83,7 @@ class SftConfig(AdapterSection):
     max_trajectories: int = Field(6000, ge=1, le=10_000_000)
     """Training trajectories that are used."""
     memory_mb: int = Field(1024, ge=1, le=1_000_000)
-    """Decoded pictures kept in memory (MiB, each process); others are read from the shards when a step needs them."""
+    """Encoded trajectories kept in memory with their pictures (MiB, each process); others are read at each use."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     curriculum: CurriculumConfig = CurriculumConfig()

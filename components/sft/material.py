@@ -1,16 +1,17 @@
-"""Trajectories as conversations, read when they are needed, and the batch of each step.
+"""Trajectories as the policy's tokens, read when they are needed, and the batch of each step.
 
-A pool knows where its trajectories lie in the shards; pictures are decoded on access and the last used ones are kept,
-so memory does not grow with the data. The batch of a step depends only on the seed, the step and the curriculum's
-stage: a resumed run draws what the uninterrupted one would have drawn, and no random state is kept. (`samples.stream`
-gives such an order over whole splits; a curriculum draws from the stages reached so far, so this one is over pools.)
+A pool knows where its trajectories lie in the shards. One is decoded, tokenized and its pictures digested when it is
+first used; the last used ones are kept up to a number of bytes, so a step finds its batch ready and memory does not
+grow with the data. The batch of a step depends only on the seed, the step and the curriculum's stage: a resumed run
+draws what the uninterrupted one would have drawn, and no random state is kept. (`samples.stream` gives such an order
+over whole splits; a curriculum draws from the stages reached so far, so this one is over pools.)
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,12 +22,15 @@ import numpy as np
 
 from components.sft.curriculum import STAGES
 from components.shared.policy.interface import Conversation
+from components.shared.policy.layout import Encoded
 from components.shared.policy.prompts import conversation_of
 from components.shared.runtime.errors import InputError
 from components.shared.samples.index import read_index
 from components.shared.samples.reading import locate_samples, parse_sample
 from components.shared.samples.trajectory import Trajectory
 from components.shared.samples.trajectory_shards import decode_trajectory
+
+Encode = Callable[[Conversation], Encoded]
 
 
 @dataclass(frozen=True)
@@ -49,20 +53,20 @@ class Place:
 
 
 class Memory:
-    """The conversations used last, up to `max_bytes` of pictures; safe for one thread that reads ahead."""
+    """The conversations used last, encoded, up to `max_bytes`; safe for one thread that reads ahead."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.size_bytes = max_bytes, 0
-        self._kept: OrderedDict[Place, Conversation] = OrderedDict()
+    def __init__(self, encode: Encode, max_bytes: int) -> None:
+        self.encode, self.max_bytes, self.size_bytes = encode, max_bytes, 0
+        self._kept: OrderedDict[Place, Encoded] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, place: Place) -> Conversation:
-        """A conversation, decoded where it is not kept."""
+    def get(self, place: Place) -> Encoded:
+        """A conversation, read and encoded where it is not kept."""
         with self._lock:
             if place in self._kept:
                 self._kept.move_to_end(place)
                 return self._kept[place]
-        made = place.conversation()
+        made = self.encode(place.conversation())
         with self._lock:
             if place not in self._kept:
                 self._kept[place] = made
@@ -72,13 +76,14 @@ class Memory:
         return made
 
 
-def size_of(conversation: Conversation) -> int:
-    """Bytes of its pictures."""
-    return sum(image.nbytes for message in conversation for image in message.images)
+def size_of(row: Encoded) -> int:
+    """Bytes of its pictures and tokens."""
+    tokens = row.ids.nbytes + row.is_image.nbytes + row.learn.nbytes + row.positions.nbytes
+    return tokens + sum(image.nbytes for image in row.images)
 
 
-class Pool(Sequence[Conversation]):
-    """Conversations by their places."""
+class Pool(Sequence[Encoded]):
+    """Encoded conversations by their places."""
 
     def __init__(self, places: Sequence[Place], memory: Memory) -> None:
         self.places, self.memory = tuple(places), memory
@@ -87,12 +92,12 @@ class Pool(Sequence[Conversation]):
         return len(self.places)
 
     @overload
-    def __getitem__(self, index: int) -> Conversation: ...
+    def __getitem__(self, index: int) -> Encoded: ...
 
     @overload
     def __getitem__(self, index: slice) -> Pool: ...
 
-    def __getitem__(self, index: int | slice) -> Conversation | Pool:
+    def __getitem__(self, index: int | slice) -> Encoded | Pool:
         if isinstance(index, slice):
             return Pool(self.places[index], self.memory)
         return self.memory.get(self.places[index])
@@ -114,8 +119,15 @@ class Lessons:
         return Pool([place for pool in pools for place in pool.places], pools[0].memory)
 
 
-def read_lessons(trajectories: Path, split: str, limit: int, *, memory_bytes: int = 2**30) -> Lessons:
-    """At most `limit` trajectories of a split, evenly spread; their pictures stay on disk.
+def read_lessons(trajectories: Path, split: str, limit: int, encode: Encode, *, memory_bytes: int = 2**30) -> Lessons:
+    """At most `limit` trajectories of a split, evenly spread; they stay on disk.
+
+    Args:
+        trajectories: The artifact.
+        split: Which people.
+        limit: Trajectories at most.
+        encode: The policy's layout (`Layout.encode`).
+        memory_bytes: Encoded trajectories kept in memory.
 
     Raises:
         InputError: there is none.
@@ -136,21 +148,21 @@ def read_lessons(trajectories: Path, split: str, limit: int, *, memory_bytes: in
                 place = Place(trajectories / record.name, start, end)
                 places[Trajectory.model_validate_json(place.read()[1]["json"]).stage].append(place)
             number += 1
-    memory = Memory(memory_bytes)
+    memory = Memory(encode, memory_bytes)
     return Lessons({stage: Pool(found, memory) for stage, found in places.items()})
 
 
 def read_both(
-    trajectories: Path, num_train: int, num_validation: int, *, memory_bytes: int = 2**30
-) -> tuple[Lessons, Sequence[Conversation], bool]:
+    trajectories: Path, num_train: int, num_validation: int, encode: Encode, *, memory_bytes: int = 2**30
+) -> tuple[Lessons, Sequence[Encoded], bool]:
     """(training lessons, validation conversations, whether these are of other people).
 
     Data too small to have validation trajectories gives up every tenth training trajectory instead: choosing the best
     checkpoint then rests on the same people, and the report says so.
     """
-    train = read_lessons(trajectories, "train", num_train, memory_bytes=memory_bytes)
+    train = read_lessons(trajectories, "train", num_train, encode, memory_bytes=memory_bytes)
     if read_index(trajectories).count("validation"):
-        validation = read_lessons(trajectories, "validation", num_validation, memory_bytes=memory_bytes)
+        validation = read_lessons(trajectories, "validation", num_validation, encode, memory_bytes=memory_bytes)
         return train, validation.upto(len(STAGES)), True
     memory = train.upto(0).memory
     held = [place for pool in train.by_stage.values() for place in pool.places[::10]][:num_validation]
@@ -173,19 +185,19 @@ def drawn(num: int, seed: int, step: int, size: int) -> list[int]:
     return chosen
 
 
-def batch_of(pool: Sequence[Conversation], seed: int, step: int, size: int) -> list[Conversation]:
+def batch_of(pool: Sequence[Encoded], seed: int, step: int, size: int) -> list[Encoded]:
     """The `size` conversations of a step."""
     return [pool[index] for index in drawn(len(pool), seed, step, size)]
 
 
 class ReadAhead:
-    """Decodes the next step's conversations in a thread while this step computes."""
+    """Reads and encodes the next step's conversations in a thread while this step computes."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._under_way: Future[None] | None = None
 
-    def batch(self, pool: Pool, seed: int, step: int, size: int, share: slice = slice(None)) -> list[Conversation]:
+    def batch(self, pool: Pool, seed: int, step: int, size: int, share: slice = slice(None)) -> list[Encoded]:
         """This process's `share` of a step's conversations; the next step's are read meanwhile."""
         if self._under_way is not None:
             self._under_way.result()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from components.shared.learning.asking import Asked
     from components.shared.learning.group import Group
     from components.shared.policy.decoder import DecoderPolicy
-    from components.shared.policy.interface import Conversation
+    from components.shared.policy.layout import Encoded
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
             inputs.trajectories,
             config.max_trajectories,
             config.num_validation,
+            policy.layout.encode,
             memory_bytes=config.memory_mb * 2**20,
         )
         asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_asked) if unseen else []
@@ -126,21 +127,24 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
     )
 
 
-def batched(items: Iterable[Conversation], size: int) -> Iterator[list[Conversation]]:
+def batched(items: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
     """Consecutive items, `size` at a time."""
     waiting = iter(items)
     while part := list(islice(waiting, size)):
         yield part
 
 
-def warm(policy: DecoderPolicy, conversations: Iterable[Conversation]) -> None:
+def warm(policy: DecoderPolicy, rows: Iterable[Encoded]) -> None:
     """Features of all pictures in a fixed order, for a resume bit for bit; as many as the policy's cache holds.
 
-    With more pictures than that, features are computed when a step needs them, and a resumed run may differ from an
-    uninterrupted one in last bits.
+    A picture's features may differ in the last bit from those that it gets in another batch. With more pictures than
+    the cache holds, features are computed when a step needs them, and a resumed run may differ from an uninterrupted
+    one in last bits.
     """
-    for part in batched(conversations, 64):
-        policy.warm(image for conversation in part for message in conversation for image in message.images)
+    for part in batched(rows, 64):
+        policy.features.encode(
+            [image for row in part for image in row.images], keys=[key for row in part for key in row.image_keys]
+        )
         if policy.features.size_bytes > 0.9 * policy.features.max_bytes:
             log.warning("the pictures' features exceed the cache: they are computed step by step, not once")
             policy.features.clear()
@@ -160,10 +164,7 @@ def data_ranks(
     components = load_file(path) if group.writes and path.is_file() else None
     if group.writes and components is None:
         pool, settings = train.upto(2), config.eva
-        batches = [
-            [policy.layout.encode(item) for item in batch_of(pool, config.seed, step, config.micro_batch)]
-            for step in range(settings.batches)
-        ]
+        batches = [batch_of(pool, config.seed, step, config.micro_batch) for step in range(settings.batches)]
         components = data_components(
             policy, batches, rho=settings.rho, tau=settings.tau, learned_only=settings.learned_tokens_only
         )
@@ -190,8 +191,8 @@ def checkpoint_key(config: SftConfig, policy: DecoderPolicy, inputs: SftInputs) 
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), index, policy.base_digest]).encode())
 
 
-def estimate_bytes(policy: DecoderPolicy, config: SftConfig, sample: Sequence[Conversation]) -> dict[str, int]:
-    """The estimate for this model and a micro batch like `sample`."""
+def estimate_bytes(policy: DecoderPolicy, config: SftConfig, rows: Sequence[Encoded]) -> dict[str, int]:
+    """The estimate for this model and a micro batch like `rows`."""
     from components.sft.memory import ModelSize, training_bytes
 
     text = policy.text_config
@@ -209,7 +210,6 @@ def estimate_bytes(policy: DecoderPolicy, config: SftConfig, sample: Sequence[Co
         layers=text.num_hidden_layers,
         vocabulary=text.vocab_size,
     )
-    rows = [policy.layout.encode(conversation) for conversation in sample]
     return training_bytes(
         size,
         tokens=len(rows) * max(row.ids.size for row in rows),

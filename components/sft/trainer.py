@@ -1,7 +1,7 @@
 """The fine-tuning loop: accumulation, curriculum, validation, checkpoints, exact resume.
 
-A plain loop over `Policy.token_logprobs` and not a library's trainer, because what this step is about lies across a
-trainer's seams: the loss mask comes from messages, frozen vision features are cached and scattered in, the curriculum
+A plain loop over `DecoderPolicy.forward_rows` and not a library's trainer, because what this step is about lies across
+a trainer's seams: the loss mask comes from messages, frozen vision features are cached and scattered in, the curriculum
 restores weights and optimiser together, and a killed run must go on bit for bit (docs/decisions/0006).
 Several processes (group.py) each take their part of every batch; gradients and counts are summed before the step, so
 the global batch and its loss are those of one process up to rounding. Rank 0 alone writes checkpoints.
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from components.sft.config import SftConfig
 from components.sft.curriculum import STAGES, CurriculumState, Decision, observe, start
@@ -27,12 +28,14 @@ from components.sft.material import Lessons, ReadAhead
 from components.shared.learning import checkpoint
 from components.shared.learning.group import Group
 from components.shared.policy.decoder import DecoderPolicy
-from components.shared.policy.interface import Conversation, Policy
+from components.shared.policy.layout import Encoded
 from components.shared.runtime.live import LiveCurves
 from components.shared.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 Tensors = dict[str, torch.Tensor]
+STRETCH = 1.25
+"""A micro batch is padded to its longest row: by this much at most."""
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Trainer:
         policy: DecoderPolicy,
         config: SftConfig,
         train: Lessons,
-        validation: Sequence[Conversation],
+        validation: Sequence[Encoded],
         work: Path,
         key: str,
         group: Group | None = None,
@@ -135,15 +138,13 @@ class Trainer:
         pool = self.lessons.upto(run.curriculum.stage)
         batch = self.reading.batch(pool, config.seed, run.step, config.batch, self.group.part)
         self.optimizer.zero_grad(set_to_none=True)
-        total = tokens = 0.0
+        summed, count = torch.zeros((), device=self.policy.device), 0
         for part in micro_batches(batch, config.micro_batch):
-            logprobs, mask = self.policy.token_logprobs(part)
-            loss = -(logprobs * mask).sum()
-            if loss.requires_grad:
-                loss.backward()
-            total += loss.item()
-            tokens += mask.sum().item()
-        total, tokens = self.group.total(total, tokens)
+            logits, _, targets = self.policy.forward_rows(part)
+            loss = functional.cross_entropy(logits, targets, reduction="sum")
+            loss.backward()
+            summed, count = summed + loss.detach(), count + targets.numel()
+        total, tokens = self.group.total(float(summed), float(count))
         self.group.sum_gradients(self.parameters)
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -221,14 +222,15 @@ class Trainer:
         return found.step
 
 
-def micro_batches(conversations: Sequence[Conversation], size: int) -> list[list[Conversation]]:
-    """Parts of at most `size`, each of conversations with equally many messages: little padding, same sum."""
-    by_length: dict[int, list[Conversation]] = {}
-    for conversation in conversations:
-        by_length.setdefault(len(conversation), []).append(conversation)
-    return [
-        items[first : first + size] for _, items in sorted(by_length.items()) for first in range(0, len(items), size)
-    ]
+def micro_batches(rows: Sequence[Encoded], size: int) -> list[list[Encoded]]:
+    """Parts of at most `size` rows, none of which is more than `STRETCH` times as long as the shortest beside it."""
+    parts: list[list[Encoded]] = []
+    for row in sorted(rows, key=lambda row: row.ids.size):
+        if parts and len(parts[-1]) < size and row.ids.size <= STRETCH * parts[-1][0].ids.size:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
 
 
 def strip(tensors: Tensors, prefix: str) -> Tensors:
@@ -246,7 +248,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def measure(
-    policy: Policy, conversations: Sequence[Conversation], batch: int, group: Group | None = None
+    policy: DecoderPolicy, rows: Sequence[Encoded], batch: int, group: Group | None = None
 ) -> tuple[float, float]:
     """(mean loss, share of right tokens) over the learned tokens of whole conversations, the truth fed in.
 
@@ -254,9 +256,9 @@ def measure(
     """
     loss = right = tokens = 0.0
     with torch.no_grad():
-        for part in micro_batches(group.share(conversations) if group else conversations, batch):
-            logits, _, targets = policy.forward(part)
-            loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        for part in micro_batches(group.share(rows) if group else rows, batch):
+            logits, _, targets = policy.forward_rows(part)
+            loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             right += float((logits.argmax(-1) == targets).sum())
             tokens += float(targets.numel())
     if group:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,8 @@ class DecoderPolicy(Policy):
         embeds = self.language.embed_tokens(torch.from_numpy(ids).to(self.device))
         images = [image for row in rows for image in row.images]
         if images:
-            features = self.project(torch.cat(self.features.encode(images)))
+            keys = [key for row in rows for key in row.image_keys]
+            features = self.project(torch.cat(self.features.encode(images, keys=keys)))
             where = torch.from_numpy(is_image).to(self.device)
             if int(where.sum()) != len(features):
                 raise ArtifactError(
@@ -221,7 +222,10 @@ class DecoderPolicy(Policy):
         return [last], middle
 
     def forward(self, conversations: Sequence[Conversation]) -> Forward:
-        rows = [self.layout.encode(conversation) for conversation in conversations]
+        return self.forward_rows([self.layout.encode(conversation) for conversation in conversations])
+
+    def forward_rows(self, rows: Sequence[Encoded]) -> Forward:
+        """What `forward` gives, of conversations that are encoded already."""
         return self.logits_at(self.hidden_states(rows), rows)
 
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -278,21 +282,6 @@ class DecoderPolicy(Policy):
             return
         self.checkpointed.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.language.train()  # transformers checkpoints in training mode only; there is no dropout to switch on
-
-    def warm(self, images: Iterable[np.ndarray], batch: int = 4096) -> None:
-        """Compute the features of images beforehand, in a fixed order.
-
-        Features of a batch may differ in the last bit from those of another batch that holds the same image: training
-        that must repeat bit for bit asks for all of them first, in the same order each time.
-        """
-        waiting: list[np.ndarray] = []
-        for image in images:
-            waiting.append(image)
-            if len(waiting) == batch:
-                self.features.encode(waiting)
-                waiting = []
-        if waiting:
-            self.features.encode(waiting)
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
         """A copy of the adapter's tensors by name, on the CPU."""

@@ -13,7 +13,6 @@ import torch
 
 from components.shared.policy.interface import Generation
 from components.shared.policy.layout import Encoded
-from components.shared.policy.vision import image_key
 
 if TYPE_CHECKING:
     from components.shared.policy.decoder import DecoderPolicy
@@ -84,7 +83,7 @@ def deduplicate(rows: Sequence[Encoded]) -> tuple[list[Encoded], list[int]]:
     distinct: list[Encoded] = []
     index = []
     for row in rows:
-        key = (row.ids.tobytes(), *(image_key(image) for image in row.images))
+        key = (row.ids.tobytes(), *row.image_keys)
         if key not in seen:
             seen[key] = len(distinct)
             distinct.append(row)

@@ -7,6 +7,7 @@ processor is tested. Not guaranteed: bit equality after a resize, which is done 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -57,6 +58,13 @@ class Patching:
         """(rows, columns) of tokens."""
         rows, columns = self.grid(height, width)
         return rows // self.merge, columns // self.merge
+
+
+def image_key(image: np.ndarray) -> bytes:
+    """Digest of an image's pixels and shape."""
+    return hashlib.blake2b(
+        np.ascontiguousarray(image).data, digest_size=16, salt=str(image.shape).encode()[:16]
+    ).digest()
 
 
 def patchify(images: np.ndarray, patching: Patching) -> tuple[torch.Tensor, tuple[int, int]]:

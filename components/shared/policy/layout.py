@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from components.shared.policy.images import Patching
+from components.shared.policy.images import Patching, image_key
 from components.shared.policy.interface import Conversation, Message
 from components.shared.policy.tokenizer import TextCodec
 from components.shared.runtime.errors import InputError
@@ -28,6 +28,8 @@ class Encoded:
         learn: bool (L,), True at tokens the loss covers.
         positions: int64 (3, L).
         images: The images in order.
+        image_keys: Their digests, by which features are looked up and equal conversations are found.
+        image_ends: Position of each image's last token.
     """
 
     ids: np.ndarray
@@ -35,8 +37,8 @@ class Encoded:
     learn: np.ndarray
     positions: np.ndarray
     images: tuple[np.ndarray, ...] = field(repr=False)
+    image_keys: tuple[bytes, ...] = field(repr=False)
     image_ends: tuple[int, ...] = ()
-    """Position of each image's last token."""
 
     @property
     def next_position(self) -> int:
@@ -142,4 +144,5 @@ class _Writer:
         positions[:, cursor:] = np.arange(position, position + length - cursor)
         ids = np.array(self.ids, np.int64)
         ends = tuple(start + rows * columns - 1 for start, rows, columns in self.spans)
-        return Encoded(ids, is_image, np.array(self.learn, bool), positions, tuple(self.images), ends)
+        keys = tuple(image_key(image) for image in self.images)
+        return Encoded(ids, is_image, np.array(self.learn, bool), positions, tuple(self.images), keys, ends)

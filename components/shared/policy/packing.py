@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from components.shared.policy.layout import Encoded
-from components.shared.policy.vision import image_key
 
 if TYPE_CHECKING:
     from components.shared.policy.decoder import DecoderPolicy
@@ -62,7 +61,7 @@ def pack(rows: Sequence[Encoded], tokens_of: Sequence[Sequence[int]]) -> list[Pa
         start = int(learned[0]) if len(learned) else row.ids.size
         starts.append(start)
         shown = _images_before(row, start, tokens_of[index])
-        key = (row.ids[:start].tobytes(), *(image_key(image) for image in row.images[:shown]))
+        key = (row.ids[:start].tobytes(), *row.image_keys[:shown])
         groups.setdefault(key, []).append(index)
     packs = []
     for members in groups.values():
@@ -89,7 +88,7 @@ def _join(rows: Sequence[Encoded], members: Sequence[int], start: int, tokens_of
     first = rows[members[0]]
     shown = _images_before(first, start, tokens_of[members[0]])
     ids, is_image, positions = [first.ids[:start]], [first.is_image[:start]], [first.positions[:, :start]]
-    images = list(first.images[:shown])
+    images, keys = list(first.images[:shown]), list(first.image_keys[:shown])
     segment = [np.zeros(start, np.int64)]
     owner, columns, sources, targets = [], [], [], []
     offset = start
@@ -99,6 +98,7 @@ def _join(rows: Sequence[Encoded], members: Sequence[int], start: int, tokens_of
         is_image.append(row.is_image[start:])
         positions.append(row.positions[:, start:])
         images.extend(row.images[shown:])
+        keys.extend(row.image_keys[shown:])
         segment.append(np.full(row.ids.size - start, number, np.int64))
         learned = np.flatnonzero(row.learn)
         learned = learned[learned > 0]
@@ -114,6 +114,7 @@ def _join(rows: Sequence[Encoded], members: Sequence[int], start: int, tokens_of
         np.zeros(offset, bool),
         np.concatenate(positions, axis=1),
         tuple(images),
+        tuple(keys),
     )
     return Pack(joined, *(np.concatenate(part) for part in (segment, owner, columns, sources, targets)))
 

@@ -8,7 +8,6 @@ Not guaranteed: correctness of cached features after the tower's weights change;
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+
+from components.shared.policy.images import image_key
 
 
 def encode_equal(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -65,13 +66,6 @@ def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return (states.float() * cos.float() + turned * sin.float()).to(states.dtype)
 
 
-def image_key(image: np.ndarray) -> bytes:
-    """Digest of an image's pixels and shape."""
-    return hashlib.blake2b(
-        np.ascontiguousarray(image).data, digest_size=16, salt=str(image.shape).encode()[:16]
-    ).digest()
-
-
 class FeatureCache:
     """Features of images by their bytes; the least recently used leave when `max_bytes` is reached.
 
@@ -93,14 +87,18 @@ class FeatureCache:
         self._features.clear()
         self.size_bytes = 0
 
-    def encode(self, images: Sequence[np.ndarray], batch: int = 256) -> list[torch.Tensor]:
+    def encode(
+        self, images: Sequence[np.ndarray], *, keys: Sequence[bytes] | None = None, batch: int = 256
+    ) -> list[torch.Tensor]:
         """Features of each image, (tokens, width), computed where not known.
 
         Args:
             images: uint8 RGB (height, width, 3), sizes may differ.
+            keys: Their digests (`image_key`) where they are known.
             batch: Images encoded at once.
         """
-        keys = [image_key(image) for image in images]
+        if keys is None:
+            keys = [image_key(image) for image in images]
         found = {key: self._features[key] for key in keys if key in self._features}
         missing = {key: image for key, image in zip(keys, images) if key not in found}
         self.hits += len(keys) - len(missing)

@@ -95,6 +95,14 @@ def material(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def policy(material):
+    """The base of `material`, without an adapter; not to be trained."""
+    from components.shared.policy.load import load_policy
+
+    return load_policy(material / "base")
+
+
 @pytest.fixture
 def make_material():
     """`write_material`."""

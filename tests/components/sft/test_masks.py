@@ -1,16 +1,8 @@
 """The loss mask of whole trajectories, token by token, on the tokenizer's own output."""
 
-import pytest
-
 from components.sft.material import read_lessons
-from components.shared.policy.load import load_policy
-from components.shared.policy.prompts import turn_text
+from components.shared.policy.prompts import conversation_of, turn_text
 from components.shared.samples.trajectory_shards import read_trajectories
-
-
-@pytest.fixture(scope="module")
-def policy(material):
-    return load_policy(material / "base")
 
 
 def expected(policy, trajectory, images_of_tool):
@@ -36,11 +28,10 @@ def expected(policy, trajectory, images_of_tool):
 
 def test_every_token_of_every_trajectory(material, policy):
     kinds = set()
-    conversations = {}
-    for stage in read_lessons(material / "trajectories", "train", 100).by_stage.values():
-        conversations |= {conversation[0].images[0].tobytes(): conversation for conversation in stage}
+    lessons = read_lessons(material / "trajectories", "train", 100, policy.layout.encode)
+    rows = {row.images[0].tobytes(): row for row in lessons.upto(2)}
     for trajectory, view, _ in read_trajectories(material / "trajectories", "train"):
-        encoded = policy.layout.encode(conversations[view[0].tobytes()])
+        encoded = rows[view[0].tobytes()]
         wanted = expected(policy, trajectory, images_of_tool=policy.patching.num_tokens(112, 112))
         assert list(zip(encoded.ids.tolist(), encoded.learn.tolist(), strict=True)) == wanted
         kinds.add(tuple(turn.learn for turn in trajectory.turns))
@@ -51,8 +42,8 @@ def test_only_learned_tokens_move_the_loss(material, policy):
     """Another wrong call, tool text or question changes nothing that the loss covers but what it is conditioned on."""
     from dataclasses import replace
 
-    pool = read_lessons(material / "trajectories", "train", 100).upto(2)
-    talk = next(item for item in pool if any(m.role == "assistant" and not m.learn for m in item))
+    talks = (conversation_of(*found) for found in read_trajectories(material / "trajectories", "train"))
+    talk = next(item for item in talks if any(m.role == "assistant" and not m.learn for m in item))
     silent = tuple(replace(m, learn=False) if m.role == "assistant" else m for m in talk)
     _, mask = policy.token_logprobs([talk])
     learned = policy.codec.encode(talk[-1].text)

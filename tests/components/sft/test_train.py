@@ -58,7 +58,7 @@ def test_the_adapter_written_is_the_one_with_the_best_loss(straight, material):
 
     report, out = straight
     policy = load_policy(material / "base", out / "adapter")
-    loss, _ = measure(policy, read_lessons(material / "trajectories", "validation", 9).upto(2), 4)
+    loss, _ = measure(policy, read_lessons(material / "trajectories", "validation", 9, policy.layout.encode).upto(2), 4)
     assert loss == pytest.approx(report.metrics["best_validation_loss"], rel=1e-4)
 
 
@@ -120,6 +120,20 @@ def test_killed_without_warning_it_ends_bit_for_bit_the_same(straight, material,
     assert weights(tmp_path) == weights(straight[1])
 
 
+def test_micro_batches_hold_every_row_once_and_pad_little(material, policy):
+    from components.sft.material import read_lessons
+    from components.sft.trainer import STRETCH, micro_batches
+
+    rows = list(read_lessons(material / "trajectories", "train", 100, policy.layout.encode).upto(2))
+    parts = micro_batches(rows, 7)
+    assert sorted(id(row) for part in parts for row in part) == sorted(map(id, rows))
+    assert max(map(len, parts)) == 7
+    sizes = [[row.ids.size for row in part] for part in parts]
+    assert all(max(part) <= STRETCH * min(part) for part in sizes)
+    assert max(map(max, sizes)) > STRETCH * min(map(min, sizes)), "these rows differ too little to show it"
+    assert micro_batches([], 7) == []
+
+
 def test_accumulation_equals_one_large_batch(material, tmp_path):
     one = run(material, tmp_path / "one", micro_batch=8, steps=3)
     many = run(material, tmp_path / "many", micro_batch=2, steps=3)
@@ -157,7 +171,7 @@ def test_rollback_restores_weights_and_optimiser(material, tmp_path):
 
     policy = load_policy(material / "base")
     policy.add_adapter(rank=2, seed=0)
-    train = read_lessons(material / "trajectories", "train", 100)
+    train = read_lessons(material / "trajectories", "train", 100, policy.layout.encode)
     config = SftConfig(**CONFIG)
     trainer = Trainer(policy, config, train, train.upto(0)[:4], tmp_path, "key")
     trainer.train_step()
@@ -176,18 +190,18 @@ def test_rollback_restores_weights_and_optimiser(material, tmp_path):
     assert all(torch.equal(kept[name], after[name]) for name in kept)
 
 
-def test_no_trajectories_is_an_error(material, tmp_path):
+def test_no_trajectories_is_an_error(material, policy):
     from components.sft.material import read_lessons
 
     with pytest.raises(InputError, match="no test trajectory"):
-        read_lessons(material / "trajectories", "test", 10)
+        read_lessons(material / "trajectories", "test", 10, policy.layout.encode)
 
 
-def test_without_validation_trajectories_some_training_ones_are_held_out(tmp_path, make_material):
+def test_without_validation_trajectories_some_training_ones_are_held_out(policy, tmp_path, make_material):
     from components.sft.material import read_both
 
     make_material(tmp_path, {"train": 24, "validation": 0})
-    train, held, unseen = read_both(tmp_path / "trajectories", 100, 100)
+    train, held, unseen = read_both(tmp_path / "trajectories", 100, 100, policy.layout.encode)
     assert not unseen
     assert (sum(train.counts()), len(held)) == (21, 3)
     assert not set(held.places) & set(train.upto(2).places)
