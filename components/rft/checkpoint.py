@@ -50,7 +50,9 @@ class State:
 
 
 def save(work: Path, state: State, learner: Learner, orchestrator: Orchestrator, novelty: Novelty | None) -> None:
-    """Write a checkpoint and remove all but the newest two."""
+    """Write a checkpoint and remove all but the newest two; rank 0's are everybody's."""
+    if not learner.group.writes:
+        return
     tensors = {
         "parameters": [parameter.detach().cpu() for parameter in learner.policy.trainable_parameters()],
         "reference": learner.reference,
@@ -76,24 +78,22 @@ def save(work: Path, state: State, learner: Learner, orchestrator: Orchestrator,
 
 
 def restore(work: Path, learner: Learner, orchestrator: Orchestrator, novelty: Novelty | None) -> State | None:
-    """Go back to the newest whole checkpoint, None where there is none."""
-    for path in sorted(work.glob("step-*.json"), reverse=True):
-        try:
-            record, tensors = _read(path)
-        except ArtifactError as error:
-            log.warning("%s Trying the one before.", error)
-            continue
-        assign(learner.policy.trainable_parameters(), tensors["parameters"])
-        learner.reference = tensors["reference"]
-        learner.optimizer.load_state_dict(tensors["optimizer"])
-        orchestrator.running = record["running"]
-        if novelty is not None:
-            novelty.seen = None if tensors["seen"] is None else tensors["seen"].numpy()
-        _cut_rollouts(work / ROLLOUTS, record["step"])
-        log.info("resumed after update %d", record["step"])
-        return State(Validation(**record["before"]), record["step"], record["seconds"], record["history"])
-    (work / ROLLOUTS).unlink(missing_ok=True)
-    return None
+    """Go back to the newest whole checkpoint that rank 0 finds, None where there is none."""
+    group = learner.group
+    found = group.agreed(_newest(work) if group.writes else None)
+    if group.writes:
+        _cut_rollouts(work / ROLLOUTS, found[0]["step"] if found else 0)
+    if found is None:
+        return None
+    record, tensors = found
+    assign(learner.policy.trainable_parameters(), tensors["parameters"])
+    learner.reference = tensors["reference"]
+    learner.optimizer.load_state_dict(tensors["optimizer"])
+    orchestrator.running = record["running"]
+    if novelty is not None:
+        novelty.seen = None if tensors["seen"] is None else tensors["seen"].numpy()
+    log.info("resumed after update %d", record["step"])
+    return State(Validation(**record["before"]), record["step"], record["seconds"], record["history"])
 
 
 def append_rollouts(work: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -106,6 +106,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _newest(work: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    for path in sorted(work.glob("step-*.json"), reverse=True):
+        try:
+            return _read(path)
+        except ArtifactError as error:
+            log.warning("%s Trying the one before.", error)
+    return None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

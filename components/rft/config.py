@@ -55,6 +55,8 @@ class RewardConfig(Section):
 class RftConfig(AdapterSection):
     """Group relative policy optimisation over multi-turn episodes."""
 
+    num_processes: int = Field(1, ge=0, le=64)
+    """Processes on this node that train together, started by torchrun; 0 for one on each GPU that can be seen."""
     steps: int = Field(60, ge=0, le=100_000)
     """Updates at most; 0 leaves the policy as it is."""
     train_seconds: float = Field(100.0, gt=0, le=10_000_000)

@@ -34,9 +34,9 @@ class Schedule:
         """The questions of one step: each pool is gone through whole, in a fresh order each time."""
         return [question for kind in KINDS for question in self._draw(kind, step)]
 
-    def needed(self, steps: int) -> set[str]:
-        """Clip ids of all questions of the first `steps` steps."""
-        return {question.clip_id for step in range(steps) for question in self.step(step)}
+    def needed(self, steps: int, part: slice = slice(None)) -> set[str]:
+        """Clip ids of the questions of the first `steps` steps; of a `part` of each step's where one is given."""
+        return {question.clip_id for step in range(steps) for question in self.step(step)[part]}
 
     def _draw(self, kind: QuestionKind, step: int) -> list[Question]:
         pool, count = self.pools[kind], self.shares[kind]

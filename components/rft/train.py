@@ -4,6 +4,9 @@ Role: asks the training people's questions in groups, rewards, updates the adapt
 people before and after, greedily and sampled; hands on whichever of the two adapters is better there. "No gain" is an
 allowed outcome and is said so (`helped` in the facts and in `rft.json` beside the adapter).
 
+Several processes (group.py) each ask their share of a step's questions; updates, rewards and decisions are those of all
+questions and equal on every rank, and rank 0 alone writes checkpoints.
+
 Guarantees: killed at any moment and started again with the same work folder, it goes on from its last checkpoint. With
 data that has no close-up questions only operation questions are asked.
 Not guaranteed: an unbiased estimate of the chosen policy (the choice is made on the same validation questions that are
@@ -27,6 +30,7 @@ from components.rft.results import describe
 from components.rft.update import Learner, update
 from components.rft.validation import Validation, helped, validate
 from components.shared.learning.episode import Task, task_for
+from components.shared.learning.group import Group
 from components.shared.learning.rewards.coherence import CoherenceReward
 from components.shared.learning.rewards.curiosity import CuriosityReward, Novelty
 from components.shared.learning.rewards.format import FormatReward
@@ -34,6 +38,7 @@ from components.shared.learning.rewards.orchestrator import Orchestrator, Weight
 from components.shared.learning.rewards.task import TaskReward, best_constant_segment
 from components.shared.operations import Registry, default_registry
 from components.shared.runtime.artifacts import write_json
+from components.shared.runtime.launch import in_group, launch, wanted
 from components.shared.runtime.progress import Progress
 from components.shared.runtime.report import Report
 from components.shared.samples.clip import Clip
@@ -77,30 +82,38 @@ def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Repo
     Raises:
         ArtifactError: no training questions, clips that do not belong to the questions, an adapter of another base.
     """
+    count = wanted(config.num_processes, config.device)
+    if count > 1 and not in_group():
+        return launch("components.rft", config, inputs, outputs, count)
     from components.shared.policy.load import load_policy
 
+    group = Group(config.device)
     train, validation = (read_questions(inputs.trajectories, split) for split in ("train", "validation"))
     schedule = plan(train, num_groups=config.num_groups, closeup_share=config.closeup_share, seed=config.seed)
     policy = load_policy(
-        inputs.base, inputs.adapter, device=config.device, dtype=config.dtype, quantisation=config.quantisation
+        inputs.base, inputs.adapter, device=group.device, dtype=config.dtype, quantisation=config.quantisation
     )
     labels = policy.description.labels
-    asked = [q for kind in KINDS for q in sample_questions(validation, kind, config.num_validation, config.seed)]
-    wanted = {question.clip_id for question in asked}
-    checks = tasks_for(asked, clips_by_id(inputs.clips, "validation", wanted) if wanted else {}, labels)
-    clips = clips_by_id(inputs.clips, "train", schedule.needed(config.steps)) if config.steps else {}
+    chosen = [q for kind in KINDS for q in sample_questions(validation, kind, config.num_validation, config.seed)]
+    asked = group.share(chosen)
+    ids = {question.clip_id for question in asked}
+    checks = tasks_for(asked, clips_by_id(inputs.clips, "validation", ids) if ids else {}, labels)
+    clips = clips_by_id(inputs.clips, "train", schedule.needed(config.steps, group.part)) if config.steps else {}
     novelty = build_novelty(config, inputs.encoder)
     registry, orchestrator = default_registry(config.operations), build_orchestrator(config, train, novelty)
-    learner = Learner.start(policy, config)
+    learner = Learner.start(policy, config, group)
     state = train_policy(
         learner, schedule, clips, checks, registry, orchestrator, config, outputs.work, labels=labels, novelty=novelty
     )
-    after = validate(policy, checks, registry, config)
+    after = validate(policy, checks, registry, config, group)
     better, reason = helped(state.before, after, max_operation_drop=config.max_operation_drop)
     if not better:
         policy.load_adapter(inputs.adapter)
     policy.save_adapter(outputs.adapter)
-    return finish(config, inputs, outputs, state, after, better, reason, schedule)
+    group.close()
+    report = finish(config, inputs, outputs, state, after, better, reason, schedule)
+    report.metrics["num_processes"] = float(group.size)
+    return report
 
 
 def train_policy(
@@ -116,22 +129,27 @@ def train_policy(
     labels: Sequence[str] = (),
     novelty: Novelty | None = None,
 ) -> State:
-    """All updates, from the last checkpoint in `work` where there is one; the policy is trained in place."""
+    """All updates, from the last checkpoint in `work` where there is one; the policy is trained in place.
+
+    Each rank of the learner's group has its share of the questions in `clips` and `checks`.
+    """
+    group = learner.group
     state = checkpoint.restore(work, learner, orchestrator, novelty)
     if state is None:
-        state = State(before=validate(learner.policy, checks, registry, config))
+        state = State(before=validate(learner.policy, checks, registry, config, group))
         checkpoint.save(work, state, learner, orchestrator, novelty)
     bar = Progress(config.steps, "reinforcing", unit="updates")
     bar.advance(state.step)
     while state.step < config.steps and (config.deterministic or state.seconds < config.train_seconds):
         start = time.monotonic()
-        tasks = tasks_for(schedule.step(state.step), clips, labels)
+        tasks = tasks_for(group.share(schedule.step(state.step)), clips, labels)
         done = update(
             learner, tasks, registry, orchestrator, config, step=state.step, progress=state.step / config.steps
         )
-        checkpoint.append_rollouts(work, done.rollouts)
+        if group.writes:
+            checkpoint.append_rollouts(work, done.rollouts)
         state.step += 1
-        state.seconds += time.monotonic() - start
+        state.seconds += group.agreed(time.monotonic() - start)
         state.history.append({"step": float(state.step), **done.figures})
         if state.step % config.checkpoint_every == 0:
             checkpoint.save(work, state, learner, orchestrator, novelty)

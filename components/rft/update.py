@@ -5,6 +5,10 @@ out and counted; the same policy weights, tasks and seed give the same update. T
 policy as it came in, whatever was resumed.
 Not guaranteed: an exact ratio where the sampling temperature is not 1 (the loss scores tokens at temperature 1).
 
+In a group of processes each asks its share of the questions and learns from its own rollouts; rewards are computed by
+every rank from the rollouts of all, and gradients are summed before the step, so weights, running means and what is
+dropped are equal everywhere.
+
 The old log-probabilities are those of the first pass, before any optimiser step of this batch: equal to the sampler's
 up to rounding, without its cache's rounding. The mean absolute difference to the sampler's own is logged
 (`sampler_gap`): it is near 0, or sampling and scoring disagree about the conversation.
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,9 @@ import torch
 from torch import Tensor
 
 from components.rft.config import RftConfig
-from components.shared.learning.episode import Episode, Task, run_episodes
+from components.rft.rollouts import everyones, own_seed, roll_out
+from components.shared.learning.episode import Episode, Task
+from components.shared.learning.group import Group
 from components.shared.learning.grpo import LossParts, grpo_loss
 from components.shared.learning.rewards.curiosity import operation_rate
 from components.shared.learning.rewards.orchestrator import Orchestrator, Rewarded
@@ -30,10 +36,6 @@ from components.shared.learning.rewards.scored import RolloutBatch
 from components.shared.learning.rewards.task import is_correct
 from components.shared.operations import Registry
 from components.shared.policy.interface import Conversation, Policy
-
-ZOOM = "ZOOM_IN"
-LOOK = '{"name": "ZOOM_IN", "arguments": {"frame": '
-"""How a group that never looks is asked to: the policy goes on from here, which frame and where is its own choice."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,21 @@ class Learner:
         policy: What is trained.
         optimizer: Over the policy's trainable parameters.
         reference: Copies of the parameters as they came in, None without a KL term.
+        group: The processes that train together.
     """
 
     policy: Policy
     optimizer: torch.optim.Optimizer
     reference: list[Tensor] | None
+    group: Group = field(default_factory=Group)
 
     @classmethod
-    def start(cls, policy: Policy, config: RftConfig) -> Learner:
+    def start(cls, policy: Policy, config: RftConfig, group: Group | None = None) -> Learner:
         """A learner whose reference is the policy as it is now."""
         parameters = policy.trainable_parameters()
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
         reference = [parameter.detach().clone() for parameter in parameters] if config.kl_weight else None
-        return cls(policy, optimizer, reference)
+        return cls(policy, optimizer, reference, group or Group())
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -100,28 +104,30 @@ def update(
 
     Args:
         learner: Trained in place.
-        tasks: One a group.
+        tasks: One a group: this rank's share of the step's questions.
         registry: Executes operations.
         orchestrator: Rewards.
         config: Constants.
         step: Number of the update; seeds the sampling together with `config.seed`.
         progress: How far through training, 0..1.
     """
-    seed = int(np.random.default_rng([config.seed, step]).integers(2**31))
-    batch = roll_out(learner.policy, tasks, registry, config, seed=seed)
+    seed = own_seed(int(np.random.default_rng([config.seed, step]).integers(2**31)), learner.group.rank)
+    own = roll_out(learner.policy, tasks, registry, config, seed=seed)
+    crops = bool(config.rewards.constants.novelty_weight)
+    batch, mine = everyones(own, len(tasks), learner.group, crops=crops)
     rewarded = orchestrator.reward(batch, progress=progress)
     chosen = [
-        index
-        for index, episode in enumerate(batch.episodes)
+        (index, episode)
+        for index, episode in zip(mine, own.episodes, strict=True)
         if rewarded.alive[batch.groups[index]] and all(generation.finished for generation in episode.generations)
     ]
     figures = figures_of(batch, rewarded)
     figures |= learn(
         learner,
-        [batch.episodes[index].messages for index in chosen],
-        rewarded.advantages[chosen].float(),
+        [episode.messages for _, episode in chosen],
+        rewarded.advantages[[index for index, _ in chosen]].float(),
         config,
-        sampled=[sampled_logprobs(batch.episodes[index]) for index in chosen],
+        sampled=[sampled_logprobs(episode) for _, episode in chosen],
     )
     return Updated(figures, [{"step": step, **record} for record in rewarded.records])
 
@@ -129,32 +135,6 @@ def update(
 def sampled_logprobs(episode: Episode) -> list[float]:
     """The sampler's log-probabilities of an episode's tokens, in order."""
     return [logprob for generation in episode.generations for logprob in generation.logprobs]
-
-
-def roll_out(
-    policy: Policy, tasks: Sequence[Task], registry: Registry, config: RftConfig, *, seed: int
-) -> RolloutBatch:
-    """A group of rollouts a task, plus one forced look for each close-up group that never looked."""
-    groups = [group for group in range(len(tasks)) for _ in range(config.group_size)]
-    limits: dict[str, Any] = {
-        "temperature": config.temperature,
-        "max_turns": config.max_turns,
-        "max_new_tokens": config.max_new_tokens,
-    }
-    episodes = run_episodes(policy, [tasks[group] for group in groups], registry, seed=seed, **limits)
-    if config.force_operations and ZOOM in registry.names():
-        idle = [group for group in range(len(tasks)) if never_looked(tasks[group], group, groups, episodes)]
-        forced = [replace(tasks[group], opening=LOOK) for group in idle]
-        if forced:
-            episodes += run_episodes(policy, forced, registry, seed=(seed + 1) % 2**31, **limits)
-            groups += idle
-    return RolloutBatch(episodes, groups)
-
-
-def never_looked(task: Task, group: int, groups: Sequence[int], episodes: Sequence[Episode]) -> bool:
-    """Whether none of a close-up group's rollouts used an operation."""
-    members = [episode for episode, of in zip(episodes, groups) if of == group]
-    return task.question.kind == "closeup" and operation_rate(members) == 0.0
 
 
 def learn(
@@ -165,26 +145,28 @@ def learn(
     *,
     sampled: Sequence[Sequence[float]],
 ) -> dict[str, float]:
-    """The optimiser steps on one batch.
+    """The optimiser steps on one batch, of which this rank holds a part.
 
     Args:
         learner: Trained in place.
-        conversations: N whole conversations.
+        conversations: N whole conversations, this rank's.
         advantages: (N,) float32.
         config: Constants.
         sampled: The sampler's log-probabilities of each conversation's learned tokens, in order.
 
     Returns:
-        Figures of the last pass: loss, KL, entropy, clip share, gradient norm, number of tokens.
+        Figures of the last pass over all ranks: loss, KL, entropy, clip share, gradient norm, number of tokens.
     """
-    if not conversations:
+    group = learner.group
+    (num_tokens,) = group.total(float(sum(len(logprobs) for logprobs in sampled)))
+    if not num_tokens:
         return {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clip_share": 0.0, "grad_norm": 0.0, "num_tokens": 0.0}
     policy, slices = learner.policy, _slices(len(conversations), config.micro_batch)
     references: list[Tensor | None] = [None] * len(slices)
     if learner.reference is not None:
         with learner.as_reference(), torch.no_grad():
             references = [policy.token_logprobs(conversations[part])[0] for part in slices]
-    num_tokens = float(sum(len(logprobs) for logprobs in sampled))
+    parameters = policy.trainable_parameters()
     old: list[Tensor] = []
     gap = 0.0
     for epoch in range(config.epochs):
@@ -208,13 +190,17 @@ def learn(
             )
             loss.loss.backward()
             parts.append(loss)
-        norm = torch.nn.utils.clip_grad_norm_(policy.trainable_parameters(), config.max_grad_norm)
+        group.sum_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         learner.optimizer.step()
+    measured = ("loss", "kl", "surprisal", "clipped")
+    sums = [float(sum(getattr(part, name).detach() for part in parts)) for name in measured]
+    loss_sum, kl, surprisal, clipped, gap = group.total(*sums, gap)
     return {
-        "loss": float(sum(part.loss.detach() for part in parts)),
-        "kl": float(sum(part.kl for part in parts)) / num_tokens,
-        "entropy": float(sum(part.surprisal for part in parts)) / num_tokens,
-        "clip_share": float(sum(part.clipped for part in parts)) / num_tokens,
+        "loss": loss_sum,
+        "kl": kl / num_tokens,
+        "entropy": surprisal / num_tokens,
+        "clip_share": clipped / num_tokens,
         "grad_norm": float(norm),
         "num_tokens": num_tokens,
         "sampler_gap": gap / num_tokens,

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.rft.config import RftConfig
+from components.rft.rollouts import bare, own_seed
 from components.shared.learning.episode import Episode, Task, run_episodes
+from components.shared.learning.group import Group
 from components.shared.learning.looking import saw_evidence
 from components.shared.learning.metrics import temporal_iou
 from components.shared.learning.rewards.curiosity import operation_rate
@@ -42,8 +44,14 @@ class Validation:
         return [kind for kind in KINDS if f"greedy_{kind}" in self.right]
 
 
-def validate(policy: Policy, tasks: Sequence[Task], registry: Registry, config: RftConfig) -> Validation:
-    """Ask every question once greedily and `validation_samples` times at the training temperature."""
+def validate(
+    policy: Policy, tasks: Sequence[Task], registry: Registry, config: RftConfig, group: Group | None = None
+) -> Validation:
+    """Ask every question once greedily and `validation_samples` times at the training temperature.
+
+    In a group `tasks` are this rank's share; all ranks get the figures of all questions.
+    """
+    group = group or Group()
     figures: dict[str, float] = {}
     right: dict[str, list[float]] = {}
     for mode in MODES:
@@ -55,10 +63,13 @@ def validate(policy: Policy, tasks: Sequence[Task], registry: Registry, config: 
             temperature=0.0 if mode == "greedy" else config.temperature,
             max_turns=config.max_turns,
             max_new_tokens=config.max_new_tokens,
-            seed=config.seed,
+            seed=own_seed(config.seed, group.rank),
         )
+        answers = [bare(episode, crops=False) for episode in episodes]
+        by_task = [answers[first : first + times] for first in range(0, len(answers), times)]
+        everyones = [episode for found in group.gather(by_task) for episode in found]
         for kind in KINDS:
-            asked = [episode for episode in episodes if episode.question.kind == kind]
+            asked = [episode for episode in everyones if episode.question.kind == kind]
             if asked:
                 hits = np.array([is_correct(episode.question, episode.answer) for episode in asked], np.float64)
                 right[f"{mode}_{kind}"] = hits.reshape(-1, times).mean(axis=1).tolist()

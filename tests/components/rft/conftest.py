@@ -142,8 +142,7 @@ def make_questions(number: int, split: str, *, cell: int, bright: bool) -> dict[
     }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def toy_tasks() -> list[Task]:
+def make_tasks() -> list[Task]:
     """Close-up tasks of the toy world, every cell and colour twice."""
     tasks = []
     for number in range(16):
@@ -152,6 +151,12 @@ def toy_tasks() -> list[Task]:
         question = make_questions(number, "train", cell=cell, bright=bright)["closeup"]
         tasks.append(Task(question, (Message("user", question.text),), SourceFrames(clip), LABELS))
     return tasks
+
+
+@pytest.fixture(scope="session")
+def toy_tasks() -> list[Task]:
+    """`make_tasks`."""
+    return make_tasks()
 
 
 def write_artifacts(

@@ -13,8 +13,9 @@ import torch
 from components.rft import checkpoint, train
 from components.rft.config import RftConfig
 from components.rft.questions import plan, sample_questions
+from components.rft.rollouts import LOOK
 from components.rft.train import RftInputs, RftOutputs, build_orchestrator, reinforce, train_policy
-from components.rft.update import LOOK, Learner, learn
+from components.rft.update import Learner, learn
 from components.rft.validation import Validation, helped, paired_difference, validate
 from components.shared.operations import default_registry
 from components.shared.policy.interface import Message

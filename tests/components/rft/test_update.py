@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from components.rft.config import RftConfig
+from components.rft.rollouts import LOOK, ZOOM, roll_out
 from components.rft.train import build_orchestrator
-from components.rft.update import LOOK, ZOOM, Learner, assign, learn, roll_out, update
+from components.rft.update import Learner, assign, learn, update
 from components.rft.validation import validate
 from components.shared.learning.rewards.curiosity import operation_rate
 from components.shared.operations import default_registry
