@@ -52,9 +52,12 @@ def summary(metrics: dict[str, float], trainer: Trainer, run: Run, *, unseen: bo
         )
     if ranks:
         lines += ["", *rank_table(ranks)]
+    measured = metrics.get("peak_device_bytes")
+    on_device = f", {measured / 2**20:.0f} MiB were taken on the device" if measured else ""
     lines.append(
-        f"\nMemory: {metrics['estimated_bytes'] / 2**20:.0f} MiB estimated for model and training, measured "
-        f"{metrics['peak_rss_bytes'] / 2**20:.0f} MiB for the whole process."
+        f"\nMemory: model and training were estimated at {metrics['estimated_bytes'] / 2**20:.0f} MiB{on_device}. With "
+        f"what the process held already, training was to take {metrics['expected_training_rss_bytes'] / 2**20:.0f} MiB "
+        f"and took {metrics['training_rss_bytes'] / 2**20:.0f} MiB."
     )
     return "\n".join(lines)
 

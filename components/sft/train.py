@@ -61,6 +61,7 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
     if count > 1 and not in_group():
         return launch("components.sft", config, inputs, outputs, count)
     from components.sft.material import read_both
+    from components.sft.memory import estimate, resident_bytes, still_to_come
     from components.sft.trainer import Trainer
     from components.shared.learning.asking import constant_segment, read_asked
     from components.shared.learning.group import Group
@@ -83,8 +84,9 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         key = checkpoint_key(config, policy, inputs)
         ranks = data_ranks(policy, config, train, outputs.work, key, group) if config.eva.enabled else {}
         policy.set_gradient_checkpointing(config.gradient_checkpointing)
-        estimate = estimate_bytes(policy, config, train.upto(2)[: config.micro_batch])
-        log.info("memory: about %.0f MiB for model and training, %s", sum(estimate.values()) / 2**20, estimate)
+        part = largest_part(train, config, group)
+        parts = estimate(policy, part, gradient_checkpointing=config.gradient_checkpointing)
+        log.info("memory: about %.0f MiB for model and training, %s", sum(parts.values()) / 2**20, parts)
         labels, constant = policy.description.labels, constant_segment(inputs.trajectories)
         kept = outputs.work / f"figures-before-{key[:16]}.json"
         before = group.agreed(read_json(kept) if group.writes and kept.is_file() else None)
@@ -94,7 +96,9 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
                 write_json(kept, before)
         prepared = time.monotonic()
         trainer = Trainer(policy, config, train, validation, outputs.work, key, group)
-        run = trainer.fit()
+        expected_rss = resident_bytes() + (0 if group.device.startswith("cuda") else still_to_come(parts))
+        with PeakMemory(0.02, children=False) as training_memory:
+            run = trainer.fit()
         trained = time.monotonic()
         after = measured(policy, asked, labels, constant, group)
         digest = policy.save_adapter(outputs.adapter) if group.writes else ""
@@ -104,7 +108,9 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         "prepare_seconds": round(prepared - began, 1),
         "train_seconds": round(trained - prepared, 1),
         "measure_seconds": round(time.monotonic() - trained, 1),
-        "estimated_bytes": float(sum(estimate.values())),
+        "estimated_bytes": float(sum(parts.values())),
+        "expected_training_rss_bytes": float(expected_rss),
+        "training_rss_bytes": float(training_memory.peak_bytes),
         "peak_rss_bytes": float(memory.peak_bytes),
         "num_trajectories": float(sum(train.counts())),
         "num_trained_parameters": float(sum(parameter.numel() for parameter in trainer.parameters)),
@@ -118,7 +124,7 @@ def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Repo
         facts={
             "adapter_digest": digest,
             "base_digest": policy.base_digest,
-            "memory_estimate_bytes": estimate,
+            "memory_estimate_bytes": parts,
             "curriculum_moves": [list(move) for move in run.curriculum.moves],
             "quantised_modules": list(policy.quantised),
             "ranks": ranks,
@@ -149,6 +155,17 @@ def warm(policy: DecoderPolicy, rows: Iterable[Encoded]) -> None:
             log.warning("the pictures' features exceed the cache: they are computed step by step, not once")
             policy.features.clear()
             return
+
+
+def largest_part(train: Lessons, config: SftConfig, group: Group) -> list[Encoded]:
+    """The micro batch with most tokens, padding included, among those of this rank's first draws over all stages."""
+    from components.sft.material import batch_of
+    from components.sft.trainer import micro_batches
+
+    pool = train.upto(2)
+    batches = (batch_of(pool, config.seed, step, config.batch)[group.part] for step in range(8))
+    parts = [part for batch in batches for part in micro_batches(batch, config.micro_batch)]
+    return max(parts, default=[pool[0]], key=lambda part: len(part) * max(row.ids.size for row in part))
 
 
 def data_ranks(
@@ -189,34 +206,6 @@ def checkpoint_key(config: SftConfig, policy: DecoderPolicy, inputs: SftInputs) 
     """Names everything that a checkpoint depends on."""
     index = read_index(inputs.trajectories).model_dump(mode="json")
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), index, policy.base_digest]).encode())
-
-
-def estimate_bytes(policy: DecoderPolicy, config: SftConfig, rows: Sequence[Encoded]) -> dict[str, int]:
-    """The estimate for this model and a micro batch like `rows`."""
-    from components.sft.memory import ModelSize, training_bytes
-
-    text = policy.text_config
-    modules = dict(policy.model.named_modules())
-    quantised = sum(modules[name].in_features * modules[name].out_features for name in policy.quantised)
-    adapter = sum(parameter.numel() for parameter in policy.trainable_parameters())
-    stored = sum(parameter.numel() for name, parameter in policy.model.named_parameters() if ".lora_" not in name)
-    size = ModelSize(
-        num_parameters=stored if not quantised else stored + quantised // 2,
-        num_quantised=quantised,
-        num_adapter=adapter,
-        bytes_each=policy.language.norm.weight.element_size(),
-        hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
-        layers=text.num_hidden_layers,
-        vocabulary=text.vocab_size,
-    )
-    return training_bytes(
-        size,
-        tokens=len(rows) * max(row.ids.size for row in rows),
-        learned=int(sum(row.learn.sum() for row in rows)),
-        quantisation=config.quantisation,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
 
 
 def device_peak(device: str) -> dict[str, float]:

@@ -86,6 +86,23 @@ def make_base(folder):
     policy.save_base(folder)
 
 
+def allocated(work):
+    """The largest sum of live bytes that torch allocated on the CPU during `work`."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = seen.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(0, *np.cumsum([change for _, change in changes]).tolist())
+
+
+@pytest.fixture
+def peak_allocation():
+    """`allocated`."""
+    return allocated
+
+
 @pytest.fixture(scope="session")
 def material(tmp_path_factory):
     """Folders `clips`, `trajectories`, `base` of a small, learnable task."""
