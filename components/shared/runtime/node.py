@@ -19,12 +19,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from components.shared.runtime.artifacts import atomic_write
 from components.shared.runtime.config import canonical_json
 from components.shared.runtime.errors import PixelisError
 from components.shared.runtime.keeping import kept
+from components.shared.runtime.launch import option
 from components.shared.runtime.logs import configure_logging
 from components.shared.runtime.report import read_report, write_report
 from components.shared.runtime.stores import fetch_folder, is_address, put_folder
@@ -41,14 +43,14 @@ def run(job: Job, scratch: Path, rank: int) -> int:
         scratch: An empty folder of this node.
         rank: The node's number; number 0 stores.
     """
-    words = [word for name, value in job.inputs.items() for word in option(name, bring(name, value, scratch))]
+    words = [word for name, value in job.inputs.items() for word in given(name, bring(name, value, scratch))]
     work = scratch / WORK
     work.mkdir()
     section, report = scratch / "section.json", scratch / REPORT / "report.json"
     report.parent.mkdir()
     atomic_write(section, canonical_json(job.section))
-    words += ["--section", f"@{section}", "--report", str(report), *option(WORK, work)]
-    words += [word for name in job.outputs for word in option(name, scratch / OUTPUTS / name)]
+    words += ["--section", f"@{section}", "--report", str(report), *given(WORK, work)]
+    words += [word for name in job.outputs for word in given(name, scratch / OUTPUTS / name, beside=job.inputs)]
     with kept(work, f"{job.exchange}/{WORK}") if rank == 0 else contextlib.nullcontext():
         status = torchrun(job, words)
     if status == 0 and rank == 0:
@@ -80,10 +82,10 @@ def bring(name: str, value: str | int | tuple[str, ...], scratch: Path) -> str |
     return str(folder)
 
 
-def option(name: str, value: object) -> list[str]:
-    """A value as the entry point's option."""
+def given(name: str, value: object, *, beside: Collection[str] = ()) -> list[str]:
+    """A value as the entry point's option; for an output the inputs' names, which it may share."""
     items = value if isinstance(value, tuple) else (value,)
-    return [f"--{name.replace('_', '-')}", *(str(item) for item in items)]
+    return [option(name, beside=beside), *(str(item) for item in items)]
 
 
 def torchrun(job: Job, words: list[str]) -> int:

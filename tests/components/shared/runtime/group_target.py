@@ -1,6 +1,7 @@
 """An entry point for tests: counts to ten in a group of processes, keeps a checkpoint each time, fails where told.
 
-The options are those of every step's entry point (`python -m components.<step>`). The total after ten steps depends on
+The options are those of every step's entry point (`python -m components.<step>`), an output of an input's name among
+them, as reinforcement has. The total after ten steps depends on
 every process of every node and on no restart.
 """
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("section", "report", "work", "numbers", "adapter"):
+    for name in ("section", "report", "work", "numbers", "adapter", "out-adapter"):
         parser.add_argument(f"--{name}", required=True)
     given = parser.parse_args()
     section = json.loads(Path(given.section.removeprefix("@")).read_text())
@@ -31,6 +32,7 @@ def main() -> None:
     dist.broadcast_object_list(state, src=0)
     step, total = state[0]["step"], state[0]["sum"]
     began = step
+    assert json.loads((Path(given.adapter) / "sum.json").read_text()) == "before"
     while step < 10:
         value = torch.tensor([numbers[step] * (rank + 1)])
         dist.all_reduce(value)
@@ -42,7 +44,7 @@ def main() -> None:
             raise SystemExit(3)
         time.sleep(section.get("pause_s", 0.0))
     if rank == 0:
-        adapter = Path(given.adapter)
+        adapter = Path(given.out_adapter)
         adapter.mkdir(parents=True)
         (adapter / "sum.json").write_text(json.dumps(total))
         (adapter / "curve.png").write_bytes(b"picture")

@@ -41,6 +41,7 @@ class TargetSection(StepSection):
 @dataclass(frozen=True)
 class Inputs:
     numbers: Path
+    adapter: Path
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,16 @@ def launch(double: TrainerDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(train_job, "Job", target_job)
     monkeypatch.setenv("PIXELIS_RUN_ID", "run-7")
     put_folder(place, "minio://mlpipeline/v2/numbers")
+    before = tmp_path / "minio" / "mlpipeline" / "v2" / "adapter"
+    before.mkdir()
+    (before / "sum.json").write_text('"before"')
+    put_folder(before, "minio://mlpipeline/v2/adapter")
 
     def start(section: TargetSection, key: str, **more: Any) -> tuple[Any, Path]:
         outputs = Outputs(tmp_path / "adapter", tmp_path / f"sft-{key}")
         outputs.work.mkdir()
         made = run_on_nodes(
-            nodes(**more), "sft", section, Inputs(place), outputs, client=trainer_client(double), poll_s=0.2
+            nodes(**more), "sft", section, Inputs(place, before), outputs, client=trainer_client(double), poll_s=0.2
         )
         return made, outputs.adapter
 
@@ -243,7 +248,8 @@ work.mkdir()
 place = Path({str(tmp_path / "minio" / "mlpipeline" / "v2" / "numbers")!r})
 outputs = t.Outputs(Path({str(tmp_path / "out")!r}), work)
 train_job.run_on_nodes(
-    t.nodes(), "sft", t.TargetSection(pause_s=30), t.Inputs(place), outputs, client=made, poll_s=0.1
+    t.nodes(), "sft", t.TargetSection(pause_s=30), t.Inputs(place, place.parent / "adapter"), outputs, client=made,
+    poll_s=0.1,
 )
 """  # type: ignore[attr-defined]
     launcher = subprocess.Popen(
