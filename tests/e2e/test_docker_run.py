@@ -133,6 +133,16 @@ def test_the_service_answers_from_a_hardened_container(
     assert artifacts(run["directory"])["recordings"].exists()
 
 
+def test_the_engine_calls_the_service_healthy_on_a_port_of_its_own(service: dict[str, Any], client: Any) -> None:
+    assert service["port"] != 8400
+    deadline = time.monotonic() + 60  # it looks every 15 s
+    while (found := client.containers.get(service["record"]["container"]).attrs["State"]["Health"])[
+        "Status"
+    ] != "healthy":
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+
+
 def test_stopping_the_service_ends_its_container(service: dict[str, Any], root: Path, client: Any) -> None:
     done = subprocess.run(pixelis(root, "ttrl", "stop"), capture_output=True, text=True, env=environment())
     assert (done.returncode, done.stdout.strip()) == (0, "stopped")
