@@ -1,7 +1,10 @@
 """Group commit: whoever waits joins the next flush; one flush at a time.
 
 Threads: the first waiter becomes leader, takes all that is queued and writes it; with nobody else waiting that is a
-direct write. Coroutines: one thread writes for all loops, whose queues say when (turns.py).
+direct write. Coroutines queue at their loop (front.py), which writes for them: where a commit takes less than
+`BRIEF_S`, handing it to a thread and being told of its end would take as long again. Whatever may take longer (a
+device that has been slow, much data, a log somebody else holds, an eviction) goes to one thread that writes for all
+loops. So a loop stands still for a fraction of a millisecond a batch, and once for longer when a fast device stalls.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 import threading
 import time
 import weakref
@@ -17,10 +19,16 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from components.ttrl.buffer.front import LoopFront
 from components.ttrl.buffer.metrics import Latencies
-from components.ttrl.buffer.turns import LoopFront
 
 log = logging.getLogger(__name__)
+BRIEF_S = 0.001
+"""A loop writes itself while commits take less than this."""
+BRIEF_BYTES = 256 << 10
+"""Larger batches are the thread's."""
+SMOOTHING = 0.1
+"""Weight of the newest commit in the time they are said to take."""
 
 
 class Change:
@@ -43,10 +51,14 @@ class GroupCommit:
     Args:
         write: Makes a batch durable and sets every change's `result` or `error`; must not raise.
         max_batch_bytes: A batch ends when its changes' sizes exceed this.
+        brief: Asked before a loop writes so many changes of so many bytes itself: whether only the flush takes time.
     """
 
-    def __init__(self, write: Callable[[list[Any]], None], max_batch_bytes: int) -> None:
-        self._write = write
+    def __init__(
+        self, write: Callable[[list[Any]], None], max_batch_bytes: int,
+        brief: Callable[[int, int], bool] = lambda changes, size: True,
+    ) -> None:  # fmt: skip
+        self._write, self._brief = write, brief
         self._max_bytes = max_batch_bytes
         self._queue: list[Change] = []
         self._queue_lock = threading.Lock()
@@ -54,6 +66,8 @@ class GroupCommit:
         """Held while anything is written; compaction and snapshots take it to see a settled log."""
         self.latency = Latencies()
         """From a change's making to its acknowledgement."""
+        self._commit_s = 2 * BRIEF_S
+        """How long a batch of at most `BRIEF_BYTES` has taken of late."""
         self._fronts: weakref.WeakKeyDictionary[Any, LoopFront] = weakref.WeakKeyDictionary()
         self._latest: LoopFront | None = None
         self._orders: SimpleQueue[LoopFront | None] = SimpleQueue()
@@ -67,14 +81,14 @@ class GroupCommit:
         """Make one change durable; returns its result or raises its error."""
         if not self._queue and self.io.acquire(blocking=False):  # nobody else: write directly
             try:
-                self._run([change])
+                self._run([change], change.size)
             finally:
                 self.io.release()
         else:
             with self._queue_lock:
                 self._queue.append(change)
             self._lead(change)
-        self.latency.add(time.perf_counter() - change.started_s)
+        self.latency.extend((change.started_s,), time.perf_counter())
         if change.error is not None:
             raise change.error
         return change.result
@@ -85,11 +99,11 @@ class GroupCommit:
             with self.io:
                 if not change.done:
                     with self._queue_lock:
-                        batch = self.take(self._queue)
-                    self._run(batch)
+                        batch, size = self._take(self._queue)
+                    self._run(batch, size)
 
     def enqueue(self, change: Change) -> asyncio.Future[Any]:
-        """`submit` for coroutines: a future of the running loop, which never blocks."""
+        """`submit` for coroutines: a future of the running loop."""
         loop = asyncio.get_running_loop()
         front = self._latest
         if front is None or front.loop() is not loop:
@@ -104,25 +118,22 @@ class GroupCommit:
             loop.call_soon(front.start)
         return future
 
-    def close(self) -> None:
-        """Wait for what is being written."""
-        if self._thread is not None:
-            self._orders.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def _run(self, batch: list[Change]) -> None:
-        """Write a batch now. The caller holds `io`."""
+    def write_here(self, front: LoopFront) -> bool:
+        """Write and acknowledge a loop's next batch in the calling thread; False where that could take long."""
+        if self._commit_s > BRIEF_S or not self.io.acquire(blocking=False):
+            return False
         try:
-            self._write(batch)
-        except BaseException as error:
-            for change in batch:
-                if not change.done:
-                    change.error = error
-            raise
+            size = sum([change.size for change in front.queue])
+            if size > BRIEF_BYTES or not self._brief(len(front.queue), size):
+                return False
+            batch, front.queue = front.queue, []
+            try:
+                self._run(batch, size)
+            finally:
+                front.acknowledge(batch)
         finally:
-            for change in batch:
-                change.done = True
+            self.io.release()
+        return True
 
     def order(self, front: LoopFront) -> None:
         """Let the writing thread take what a loop has queued."""
@@ -131,29 +142,46 @@ class GroupCommit:
             self._thread.start()
         self._orders.put(front)
 
+    def close(self) -> None:
+        """Wait for what is being written."""
+        if self._thread is not None:
+            self._orders.put(None)
+            self._thread.join()
+            self._thread = None
+
     def _work(self) -> None:
         while (front := self._orders.get()) is not None:
-            batch = self.take(front.queue, front.share)
-            started = time.perf_counter()
-            try:
-                with self.io:
-                    self._run(batch)
-            except BaseException:
-                log.exception("a commit failed")  # its changes carry the error
-            resting = front.rests_after(time.perf_counter() - started)
+            with self.io:
+                batch, size = self._take(front.queue)
+                self._run(batch, size)
             loop = front.loop()
             if loop is not None:
                 with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(front.acknowledge, batch, resting)
-            if not resting:
-                self._orders.put(front)
+                    loop.call_soon_threadsafe(front.acknowledge, batch)
 
-    def take(self, queue: list[Change], most: int = sys.maxsize) -> list[Change]:
-        """Remove and return the next batch of a queue, at most `most` changes."""
+    def _run(self, batch: list[Change], size: int) -> None:
+        """Write a batch now; each of its changes has a result or an error then. The caller holds `io`."""
+        started = time.perf_counter()
+        try:
+            self._write(batch)
+        except BaseException as error:
+            for change in batch:
+                change.error = error
+            if not isinstance(error, Exception):
+                raise
+            log.exception("a commit failed")
+        finally:
+            for change in batch:
+                change.done = True
+        if size <= BRIEF_BYTES:
+            self._commit_s += SMOOTHING * (time.perf_counter() - started - self._commit_s)
+
+    def _take(self, queue: list[Change]) -> tuple[list[Change], int]:
+        """Remove and return the next batch of a queue, and its bytes."""
         total = count = 0
-        while count < min(len(queue), most) and total < self._max_bytes:
+        while count < len(queue) and total < self._max_bytes:
             total += queue[count].size
             count += 1
         batch = queue[:count]
         del queue[:count]
-        return batch
+        return batch, total

@@ -33,8 +33,12 @@ def key_of(identity: str) -> bytes:
     Raises:
         ValueError: not a UUID.
     """
-    if len(identity) == 36 and identity[8] == identity[13] == identity[18] == identity[23] == "-":
-        return bytes.fromhex(identity.replace("-", ""))
+    if len(identity) == 36:
+        digits = identity.replace("-", "")
+        if len(digits) == 32:
+            key = bytes.fromhex(digits)
+            if len(key) == 16:  # it skips blanks
+                return key
     return uuid.UUID(identity).bytes
 
 

@@ -48,7 +48,7 @@ class Journal:
     ) -> None:  # fmt: skip
         self.directory, self.config, self.state, self.store = directory, config, state, store
         self.disk, self.mutex, self.changes, self.weights = disk, mutex, changes, weights
-        self.commit = GroupCommit(self._write_batch, config.max_batch_bytes)
+        self.commit = GroupCommit(self._write_batch, config.max_batch_bytes, self._brief)
         self.full = False
         self.entries = 0
         """Entries written since opening."""
@@ -72,6 +72,12 @@ class Journal:
         """Append ready-made entries. The caller holds the commit lock."""
         first = self.state.sequence + 1
         self._store(entries, range(first, first + len(entries)))
+
+    def _brief(self, changes: int, size: int) -> bool:
+        """Whether a batch needs only a write and a flush: the disk was not full, and nothing is to be evicted."""
+        state, config = self.state, self.config
+        return (not self.full and len(state.rows) + changes <= config.capacity_records
+                and state.live_bytes + 2 * size <= config.capacity_bytes)  # fmt: skip
 
     def _write_batch(self, batch: list[Write]) -> None:
         pending = Pending()

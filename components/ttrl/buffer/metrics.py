@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ class Latencies:
     def __init__(self) -> None:
         self._ring = [0.0] * RING
         self.count = 0
-        self.total_s = 0.0
 
-    def add(self, seconds: float) -> None:
-        """One more. Concurrent callers may overwrite each other's sample, never break anything."""
-        self._ring[self.count % RING] = seconds
-        self.count += 1
-        self.total_s += seconds
+    def extend(self, started: Sequence[float], now: float) -> None:
+        """What began at these times ended now. Concurrent callers may lose each other's samples, and break nothing."""
+        ring, at = self._ring, self.count
+        for moment in started:
+            ring[at % RING] = now - moment
+            at += 1
+        self.count = at
 
     def quantiles(self) -> dict[str, float]:
         """p50, p99 and max in seconds; empty before the first."""

@@ -128,30 +128,28 @@ def encode(experience: Experience, dimension: int, *, origin: int = 0) -> bytes:
             f"experience {experience.id} has neither a visual nor a text embedding: it could never be found.",
             remedy="Embed the clip or the question first.",
         )
-    try:
-        parts += [bytes.fromhex(digest) for digest in experience.frames]
-    except ValueError as error:
-        raise InvalidExperienceError(f"experience {experience.id}: frame digest is not hex ({error}).") from error
+    frames = experience.frames
+    if frames:
+        try:
+            parts += [bytes.fromhex(digest) for digest in frames]
+        except ValueError as error:
+            raise InvalidExperienceError(f"experience {experience.id}: frame digest is not hex ({error}).") from error
     _check_numbers(experience)
+    e = experience
     try:
-        tags, meta = _pack_tags(experience.source, experience.subject, experience.label), _pack(experience)
+        tags = _pack_tags(e.source, e.subject, e.label)
+        meta = _packer().pack((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
         parts += (tags, meta)
         parts[0] = FIXED.pack(
-            key_of(experience.id), experience.created_s, experience.updated_s,
-            _nan if experience.priority is None else experience.priority,
-            experience.confidence, experience.reward, experience.retrieval_count, experience.success_count,
-            origin, dimension, VERSION, flags, len(experience.frames), len(meta), len(tags), 0,
+            key_of(e.id), e.created_s, e.updated_s, _nan if e.priority is None else e.priority, e.confidence, e.reward,
+            e.retrieval_count, e.success_count, origin, dimension, VERSION, flags, len(frames), len(meta), len(tags), 0,
         )  # fmt: skip
     except (TypeError, ValueError, OverflowError, struct.error) as error:
         raise InvalidExperienceError(
-            f"experience {experience.id} cannot be encoded: {error}; it was not stored.",
+            f"experience {e.id} cannot be encoded: {error}; it was not stored.",
             remedy="Use a UUID as id, numbers in range, and only None, bool, int, float, str, bytes, list and map.",
         ) from error
     return b"".join(parts)
-
-
-def _pack(e: Experience) -> bytes:
-    return _packer().pack((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
 
 
 @lru_cache(256)  # the same three come again and again
@@ -161,15 +159,15 @@ def _pack_tags(source: str, subject: str, label: str) -> bytes:
 
 def _packer() -> msgpack.Packer:
     """This thread's packer (making one costs as much as packing a small record)."""
-    packer = getattr(_local, "packer", None)
-    if packer is None:
-        packer = _local.packer = msgpack.Packer(use_bin_type=True)
-    return packer
+    try:
+        return _local.packer
+    except AttributeError:
+        _local.packer = msgpack.Packer(use_bin_type=True)
+        return _local.packer
 
 
 def _check_numbers(e: Experience) -> None:
-    total = e.created_s + e.updated_s + e.confidence + e.reward + (e.priority or 0.0)
-    if total - total != 0.0:  # NaN or infinite in any of them
+    if not math.isfinite(e.created_s + e.updated_s + e.confidence + e.reward + (e.priority or 0.0)):
         raise InvalidExperienceError(
             f"experience {e.id}: confidence {e.confidence}, reward {e.reward}, priority {e.priority} or a time is not"
             " finite; it was not stored."
@@ -199,8 +197,7 @@ def vector_bytes(vector: Any, dimension: int, name: str) -> bytes:
             f"{name} embedding has shape {array.shape}, the buffer holds ({dimension},): the record was not stored.",
             remedy="Embed with the model this buffer was made for, or open a buffer of that dimension.",
         )
-    square = float(array.dot(array))
-    if square - square != 0.0 and not np.isfinite(array).all():
+    if not math.isfinite(array.dot(array)) and not np.isfinite(array).all():
         raise InvalidExperienceError(f"{name} embedding holds NaN or infinity: the record was not stored.")
     return array.tobytes()
 

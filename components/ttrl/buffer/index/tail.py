@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 MANY, GROUP = 4096, 64
-"""From so many scores on the largest are looked for in groups of this size."""
+"""From so many scores on, those worth sorting are found by the maxima of groups of this size."""
 
 
 class Tail:
@@ -48,14 +48,14 @@ def similarities(matrix: np.ndarray, query: np.ndarray, *, euclidean: bool) -> n
 
 def top(scores: np.ndarray, k: int) -> np.ndarray:
     """Positions of the k largest scores, best first."""
-    if k >= len(scores):
-        return np.argsort(-scores, kind="stable")
-    if len(scores) < MANY or k > len(scores) // (4 * GROUP):
-        best = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
-        return best[np.argsort(-scores[best], kind="stable")]
-    # the k largest lie in the k groups with the largest maxima (or in the rest that fills no group)
-    whole = len(scores) // GROUP * GROUP
-    maxima = scores[:whole].reshape(-1, GROUP).max(1)
-    groups = np.argpartition(maxima, len(maxima) - k)[len(maxima) - k :]
-    places = np.concatenate([(groups[:, None] * GROUP + np.arange(GROUP)).ravel(), np.arange(whole, len(scores))])
-    return places[top(scores[places], k)]
+    count = len(scores)
+    if k >= count:
+        return (-scores).argsort(kind="stable")
+    if count < MANY or k > count // (4 * GROUP):
+        best = scores.argpartition(count - k)[count - k :]
+        return best[(-scores[best]).argsort(kind="stable")]
+    # the k-th largest maximum of groups (each every `step`-th score) is at most the k-th largest score
+    step = count // GROUP
+    maxima = scores[: step * GROUP].reshape(GROUP, step).max(0)
+    best = np.flatnonzero(scores >= maxima[maxima.argpartition(step - k)[step - k]])
+    return best[(-scores[best]).argsort(kind="stable")[:k]]
