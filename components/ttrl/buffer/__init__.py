@@ -4,8 +4,8 @@ buffer                              the public face: one object that owns a dire
 record, log/                        an experience's bytes; segments and frames on disk (format: log's docstring)
 store, store_file, store_lmdb       bytes by address: the interface, the log, LMDB
 append, changes, writes             what becomes log entries
-commit, turns, journal              group commit
-state, rows, vectors, frames        memory, and how a log entry changes it
+commit, front, journal              group commit
+state, arrivals, rows, vectors, frames   memory, and how a log entry changes it
 snapshot, checkpoint, recovery      opening without replaying everything
 reading                             records and frames back from disk
 search, index/                      nearest neighbours

@@ -40,11 +40,12 @@ class Append(Write):
 
     def build(self, pending: Pending) -> list[Entry] | int:
         """See `Write.build`."""
-        key, rows = self.key, self.state.rows
+        key = self.key
         if key in pending.appended or key in pending.changed:
             raise Again
-        slot = rows.slot_of.get(key)
+        slot = self.state.slot_of.get(key)
         if slot is not None:
+            rows = self.state.rows
             if int(rows.origin[slot]) != self.checksum:
                 raise DuplicateIdError(
                     f"id {id_of(key)} is taken by a record with other content: nothing was stored.",

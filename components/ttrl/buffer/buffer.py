@@ -10,7 +10,6 @@ whose call raised `BufferWriteError` while the device also refused to take it ba
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -53,9 +52,9 @@ class ExperienceBuffer:
     ) -> None:  # fmt: skip
         self.directory, self.config, self.read_only, self.clock = directory, config, read_only, clock
         self._lock, self._store = lock, store
-        self._mutex = threading.RLock()
         self._closed = False
         self._state = State(config)
+        self._mutex = self._state.mutex
         snapshots = Snapshots(directory / "snapshots", disk, config.generations)
         self.recovery = recover(self._state, store, snapshots)
         self._selection = Selection(self._state, config, clock, seed)
@@ -213,10 +212,10 @@ class ExperienceBuffer:
         return self._reader.experience(_key(identity))
 
     def __contains__(self, identity: str) -> bool:
-        return _key(identity) in self._state.rows.slot_of
+        return _key(identity) in self._state.slot_of
 
     def __len__(self) -> int:
-        return len(self._state.rows)
+        return len(self._state.slot_of)
 
     def ids(self) -> list[str]:
         """Ids of all live records, in order of their sequence numbers."""

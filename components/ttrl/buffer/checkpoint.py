@@ -7,7 +7,6 @@ frame, and only its damaged records are lost.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,20 +106,18 @@ def load(snapshot: Snapshot, state: State, store: FileStore, report: ScanReport)
     address, heads, row = snapshot.arrays["address"], [], 0
     numbers, bad = address >> SHIFT, np.zeros(len(address), bool)
     state.vectors.reserve(len(address))
-    with ThreadPoolExecutor(1, thread_name_prefix="buffer-checksums") as checker:  # crc32c lets go of the interpreter
-        sums = {n: checker.submit(crc32c, views[n][:end]) for n, end, _ in snapshot.segments}
-        for number, end, checksum in snapshot.segments:
-            segment, view = store.segments[number], views[number]
-            segment.end, segment.crc = end, checksum
-            first, last = np.searchsorted(numbers, [number, number + 1])
-            offsets = (address[first:last] & OFFSET_MASK).tolist()
-            if sums[number].result() != checksum:
-                bad[first:last] = _damaged(view[:end], store, number, offsets, report)
-                offsets = [offset for offset, lost in zip(offsets, bad[first:last]) if not lost]
-            for start in range(0, len(offsets), CHUNK_ROWS):
-                part = offsets[start : start + CHUNK_ROWS]
-                heads.append(_rows(state, view, part, row))
-                row += len(part)
+    for number, end, checksum in snapshot.segments:
+        segment, view = store.segments[number], views[number]
+        segment.end, segment.crc = end, checksum
+        first, last = np.searchsorted(numbers, [number, number + 1])
+        offsets = (address[first:last] & OFFSET_MASK).tolist()
+        if crc32c(view[:end]) != checksum:
+            bad[first:last] = _damaged(view[:end], store, number, offsets, report)
+            offsets = [offset for offset, lost in zip(offsets, bad[first:last]) if not lost]
+        for start in range(0, len(offsets), CHUNK_ROWS):
+            part = offsets[start : start + CHUNK_ROWS]
+            heads.append(_rows(state, view, part, row))
+            row += len(part)
     arrays = _without(snapshot.arrays, bad) if bad.any() else snapshot.arrays
     head = np.frombuffer(b"".join(heads), HEAD)
     _columns(state, head, arrays)

@@ -23,12 +23,14 @@ from components.ttrl.buffer.front import LoopFront
 from components.ttrl.buffer.metrics import Latencies
 
 log = logging.getLogger(__name__)
-BRIEF_S = 0.001
-"""A loop writes itself while commits take less than this."""
+BRIEF_S = 0.002
+"""A loop writes itself while commits usually take less than this."""
 BRIEF_BYTES = 256 << 10
 """Larger batches are the thread's."""
-SMOOTHING = 0.1
-"""Weight of the newest commit in the time they are said to take."""
+STEP = 1.1
+"""By this factor one commit moves what they are said to take."""
+STALL_S = 0.01
+"""One that takes longer sends the next ones to the thread, whatever is usual."""
 
 
 class Change:
@@ -66,8 +68,8 @@ class GroupCommit:
         """Held while anything is written; compaction and snapshots take it to see a settled log."""
         self.latency = Latencies()
         """From a change's making to its acknowledgement."""
-        self._commit_s = 2 * BRIEF_S
-        """How long a batch of at most `BRIEF_BYTES` has taken of late."""
+        self._usual_s = 2 * BRIEF_S
+        """How long a batch of at most `BRIEF_BYTES` takes: about the median of late."""
         self._fronts: weakref.WeakKeyDictionary[Any, LoopFront] = weakref.WeakKeyDictionary()
         self._latest: LoopFront | None = None
         self._orders: SimpleQueue[LoopFront | None] = SimpleQueue()
@@ -120,7 +122,7 @@ class GroupCommit:
 
     def write_here(self, front: LoopFront) -> bool:
         """Write and acknowledge a loop's next batch in the calling thread; False where that could take long."""
-        if self._commit_s > BRIEF_S or not self.io.acquire(blocking=False):
+        if self._usual_s > BRIEF_S or not self.io.acquire(blocking=False):
             return False
         try:
             size = sum([change.size for change in front.queue])
@@ -174,7 +176,10 @@ class GroupCommit:
             for change in batch:
                 change.done = True
         if size <= BRIEF_BYTES:
-            self._commit_s += SMOOTHING * (time.perf_counter() - started - self._commit_s)
+            seconds = time.perf_counter() - started
+            self._usual_s *= STEP if seconds > self._usual_s else 1.0 / STEP
+            if seconds > STALL_S:
+                self._usual_s = max(self._usual_s, 2 * BRIEF_S)
 
     def _take(self, queue: list[Change]) -> tuple[list[Change], int]:
         """Remove and return the next batch of a queue, and its bytes."""

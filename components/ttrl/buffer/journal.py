@@ -76,7 +76,7 @@ class Journal:
     def _brief(self, changes: int, size: int) -> bool:
         """Whether a batch needs only a write and a flush: the disk was not full, and nothing is to be evicted."""
         state, config = self.state, self.config
-        return (not self.full and len(state.rows) + changes <= config.capacity_records
+        return (not self.full and len(state.slot_of) + changes <= config.capacity_records
                 and state.live_bytes + 2 * size <= config.capacity_bytes)  # fmt: skip
 
     def _write_batch(self, batch: list[Write]) -> None:
@@ -149,7 +149,7 @@ class Journal:
 
     def _evictions(self, pending: Pending) -> list[Entry]:
         state, config = self.state, self.config
-        records = len(state.rows) + len(pending.appended) - len(pending.removed) - config.capacity_records
+        records = len(state.slot_of) + len(pending.appended) - len(pending.removed) - config.capacity_records
         size = state.live_bytes + pending.bytes - config.capacity_bytes
         if records <= 0 and size <= 0:
             return []

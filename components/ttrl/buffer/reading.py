@@ -35,9 +35,10 @@ class Reader:
             RecordNotFoundError: none.
             BufferDamagedError: its bytes do not match their checksum.
         """
-        rows = self.state.rows
+        state = self.state
         for _ in range(TRIES):
             with self.mutex:
+                rows = state.rows
                 slot = rows.slot_of.get(key)
                 if slot is None:
                     raise not_found(key)
@@ -46,10 +47,12 @@ class Reader:
                 found = self.store.read(address)
             except BufferDamagedError:
                 with self.mutex:
+                    rows = state.rows
                     if rows.slot_of.get(key) == slot and rows.address[slot] == address:
                         raise
                 continue
             with self.mutex:
+                rows = state.rows
                 if rows.slot_of.get(key) == slot and rows.sequence[slot] == found.sequence:
                     return self.changes.decoded(found, slot)
         raise not_found(key)

@@ -56,9 +56,8 @@ FIXED_ROW = np.dtype(
 )  # fmt: skip
 """The same as numpy reads it."""
 assert FIXED_ROW.itemsize == FIXED.size
-PEEK, PEEK_AT = struct.Struct("<I5xBHIH"), 56
-"""Origin, flags, frames and the bytes of both msgpack parts, at their offset."""
-FLAGS_AT = 65
+PEEK, PEEK_AT = struct.Struct("<BH"), 65
+"""Flags and number of frames, at their offset."""
 VISUAL, TEXT = 1, 2
 _F4 = np.dtype("<f4")
 _nan = math.nan

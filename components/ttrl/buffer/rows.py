@@ -6,8 +6,6 @@ that no longer matches is stale.
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 
 from components.ttrl.buffer.record import FIXED_ROW
@@ -21,12 +19,8 @@ ROW = np.dtype(
 """A live record: where it lies, the fixed part of its body as in the log, and the numbers of its names."""
 WHOLE = np.dtype(f"V{ROW.itemsize}")
 """A row as mere bytes: copying structures goes field by field, which is many times slower."""
-_FIXED = np.dtype(f"V{FIXED_ROW.itemsize}")
-ROW_FORM = struct.Struct(f"<qqqq{FIXED_ROW.itemsize}siii")
-"""The same for `struct`: sequence, address, size, patched, fixed part, source, subject, label."""
-ORIGIN_FORM = struct.Struct("<I")
-ORIGIN_AT = ROW.fields["record"][1] + FIXED_ROW.fields["origin"][1]  # type: ignore[index]
-assert ROW.itemsize == ROW_FORM.size
+WHOLE_FIXED = np.dtype(f"V{FIXED_ROW.itemsize}")
+"""The same for the fixed part."""
 
 
 class Names:
@@ -56,8 +50,7 @@ class Names:
 
 
 class Rows:
-    """Columns by slot: `columns` are views of one table, so that storing a record fills one row. Not thread-safe: the
-    buffer's state lock."""
+    """Columns by slot: `columns` are views of one table. Not thread-safe: the buffer's state lock."""
 
     def __init__(self) -> None:
         self.alive = np.zeros(0, bool)
@@ -81,22 +74,22 @@ class Rows:
         """Slots of all live records, ascending."""
         return np.flatnonzero(self.alive[: self.used])
 
-    def reserve(self, count: int) -> memoryview:
-        """Make room for `count` more records; returns the table's bytes, in which `ROW_FORM` fills a row."""
-        if self.used + count > len(self.alive):
-            self._grow(self.used + count)
-        return self._memory
-
     def take(self, key: bytes) -> int:
-        """A free or new slot for a key that is not live, which makes it live. There must be room."""
+        """A free or new slot for a key that has none; it is live once `put` has filled it."""
         if self.free:
             slot = self.free.pop()
         else:
             slot = self.used
             self.used += 1
         self.slot_of[key] = slot
-        self.alive[slot] = True
         return slot
+
+    def put(self, slots: slice | np.ndarray, table: np.ndarray) -> None:
+        """Fill slots (n,) with rows (n,) ROW."""
+        if self.used > len(self.alive):
+            self._grow(self.used)
+        self.table.view(WHOLE)[slots] = table.view(WHOLE)
+        self.alive[slots] = True
 
     def fill(self, records: np.ndarray) -> None:
         """Make records (n,) FIXED_ROW, of different keys, live in slots 0 .. n - 1 of an empty table."""
@@ -105,7 +98,7 @@ class Rows:
             self._grow(count)
         data = records["key"].tobytes()
         self.slot_of = {data[16 * i : 16 * i + 16]: i for i in range(count)}
-        self.table["record"].view(_FIXED)[:count] = records.view(_FIXED)
+        self.table["record"].view(WHOLE_FIXED)[:count] = records.view(WHOLE_FIXED)
         self.alive[:count] = True
         self.used = count
 
@@ -134,7 +127,7 @@ class Rows:
 
     def _adopt(self, table: np.ndarray) -> None:
         fixed = table["record"]
-        self.table, self._memory = table, table.view(np.uint8).data
+        self.table = table
         self.columns = {
             **{name: table[name] for name in ROW.names or () if name != "record"},
             **{name: fixed[name] for name in FIXED_ROW.names or () if name != "key"},

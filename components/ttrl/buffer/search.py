@@ -42,7 +42,7 @@ class Search:
         """The k nearest live records that pass, best first."""
         if not self.euclidean:
             query = query / max(float(np.sqrt(np.dot(query, query))), 1e-30)
-        k = min(k, len(self.state.rows))
+        k = min(k, len(self.state.slot_of))
         if k <= 0:
             return []
         if where is not None:
@@ -71,7 +71,6 @@ class Search:
 
     def _indexed(self, query: np.ndarray, k: int) -> list[Neighbour] | None:
         """None where there is no index, or too many of its answers are stale."""
-        rows = self.state.rows
         with self.mutex:  # generation and tail belong together
             generation, tail = self.index.generation, self.index.tail
             if generation is None:
@@ -87,6 +86,7 @@ class Search:
             sequences = np.concatenate([sequences, tail_sequences[near]])
             scores = np.concatenate([scores, tail_scores[near]])
         with self.mutex:
+            rows = self.state.rows
             valid = (rows.columns["sequence"][found] == sequences) & rows.alive[found] & (found >= 0)
             if not valid.all():
                 indexed = int(valid[: len(places)].sum())

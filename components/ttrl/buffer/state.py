@@ -6,25 +6,22 @@ Live commits and recovery go through the same `apply`, so memory is always what 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable
 
-import msgpack
-import numpy as np
-
+from components.ttrl.buffer.arrivals import Arrivals
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.frames import Frames
 from components.ttrl.buffer.log.frame import Found, Kind, frame_size
-from components.ttrl.buffer.record import FIXED, FLAGS_AT, PEEK, PEEK_AT, TEXT, VISUAL
-from components.ttrl.buffer.rows import ORIGIN_AT, ORIGIN_FORM, ROW_FORM, Rows
-from components.ttrl.buffer.vectors import VectorBlocks, hybrid
+from components.ttrl.buffer.record import FIXED, PEEK, PEEK_AT, TEXT, VISUAL
+from components.ttrl.buffer.rows import Rows
+from components.ttrl.buffer.vectors import VectorBlocks
 
 PATCH = struct.Struct("<16sddffIIQ")
 """id, updated_s, priority override, confidence, reward, retrieval_count, success_count, sequence of the record."""
 REMOVE = struct.Struct("<16sQBxHxxxx")
 """id, sequence of the record, reason, number of i64 that follow: the segments that still hold a version of it."""
-_F4 = np.dtype("<f4")
 REASONS = ("removed", "evicted", "expired", "erased")
-BATCH = 4096
 MERGE_AT = 1 << 17
 """Notes of changed slots nobody has looked at lose their repetitions, so that they stay bounded by the slots."""
 SEGMENT_SHIFT = 33
@@ -32,12 +29,16 @@ SEGMENT_SHIFT = 33
 
 
 class State:
-    """Rows, vectors and frames. The caller holds the state lock."""
+    """Rows, vectors and frames. Whoever reads more than one thing holds `mutex`; so does whoever changes anything."""
 
     def __init__(self, config: BufferConfig) -> None:
         self.config = config
-        self.rows = Rows()
+        self.mutex = threading.RLock()
+        self._rows = Rows()
         self.vectors = VectorBlocks(config.dimension)
+        """Rows of slots that were found through `rows`."""
+        self._arrivals = Arrivals(self._rows, self.vectors, config.index.visual_weight,
+                                  cosine=config.index.metric == "cosine")  # fmt: skip
         self.frames = Frames()
         self.sequence = 0
         """Highest sequence number seen."""
@@ -45,16 +46,25 @@ class State:
         """Of all live records."""
         self.shadow: dict[bytes, set[int]] = {}
         """Segments that hold superseded versions of a live key: what its removal must outlive."""
-        self._tags_seen: dict[bytes, tuple[int, int, int]] = {}
-        dim = config.dimension
-        self._vectors_end = {0: FIXED.size, VISUAL: FIXED.size + 4 * dim, TEXT: FIXED.size + 4 * dim,
-                             VISUAL | TEXT: FIXED.size + 8 * dim}  # fmt: skip
         self.version = 0
         """Grows with every change of what a search can return."""
         self.fresh: list[int] = []
         """Slots stored since the search last looked."""
         self.touched: list[int] = []
         """Slots whose priority changed since the sampler last looked."""
+
+    @property
+    def rows(self) -> Rows:
+        """The table, all that was stored filled in."""
+        if self._arrivals.waiting:
+            with self.mutex:
+                self._arrivals.settle()
+        return self._rows
+
+    @property
+    def slot_of(self) -> dict[bytes, int]:
+        """Slots of all live keys, whether they are filled in or not: for writers, who need nothing else."""
+        return self._rows.slot_of
 
     @property
     def live_bytes(self) -> int:
@@ -64,134 +74,86 @@ class State:
     def apply(self, entries: Iterable[Found]) -> None:
         """Apply entries in rising order of sequence number."""
         experience, blob, patch, remove = map(int, (Kind.EXPERIENCE, Kind.BLOB, Kind.PATCH, Kind.REMOVE))
-        batch: list[Found] = []
         last = self.sequence
         for item in entries:
             kind = item.kind
             last = item.sequence
             if kind == experience:
-                batch.append(item)
-                if len(batch) < BATCH:
-                    continue
-            if batch:
-                self._put(batch)
-                batch = []
-            if kind == blob:
+                self._store(item)
+            elif kind == blob:
                 self.frames.apply(item)
             elif kind == patch:
                 self._patch(item)
             elif kind == remove:
                 self._remove(item)
-        if batch:
-            self._put(batch)
         self.sequence = max(self.sequence, last)
         for slots in (self.touched, self.fresh):
-            if len(slots) > max(MERGE_AT, 2 * self.rows.used):
+            if len(slots) > max(MERGE_AT, 2 * self._rows.used):
                 slots[:] = list(set(slots))
 
-    def _put(self, batch: Sequence[Found]) -> None:
-        """Store records: rows one by one (by `struct`, the fastest way to fill one), their vectors at once."""
-        rows, ends, known, total = self.rows, self._vectors_end, self._tags_seen, 0
-        first, slots, memory, slot_of = rows.used, [], rows.reserve(len(batch)), rows.slot_of
-        for _, _, sequence, address, body, checksum in batch:
-            fixed = bytes(body[: FIXED.size])
-            key = fixed[:16]
-            before = slot_of.get(key)
-            slot = rows.take(key) if before is None else before
-            if before is not None:
-                self._supersede(key, before)
-            origin, flags, frames, _, tagged = PEEK.unpack_from(fixed, PEEK_AT)
-            end = ends[flags]
-            tail = end + 32 * frames
-            packed = bytes(body[tail : tail + tagged])
-            size = frame_size(len(body))
-            row = slot * ROW_FORM.size
-            ROW_FORM.pack_into(
-                memory, row, sequence, address, size, 0, fixed, *(known.get(packed) or self._tags(packed))
-            )
-            if origin == 0:
-                ORIGIN_FORM.pack_into(memory, row + ORIGIN_AT, checksum)
-            if frames or before is not None:
-                self.frames.refer(slot, body[end:tail])
-            slots.append(slot)
-            total += size
-        self.record_bytes += total
-        self.vectors.reserve(rows.used)
-        if len(slots) == 1 and flags != VISUAL | TEXT:
-            vector = np.frombuffer(body, _F4, self.config.dimension, FIXED.size)
-            self.vectors.set(slot, vector, unit=self._cosine)
+    def _store(self, item: Found) -> None:
+        body, slot_of = item.body, self._rows.slot_of
+        key = bytes(body[:16])
+        slot = slot_of.get(key)
+        flags, frames = PEEK.unpack_from(body, PEEK_AT)
+        newer = slot is not None
+        if slot is None:
+            slot = self._rows.take(key)
         else:
-            run = rows.used - first == len(slots)  # all of them in new slots, one after another
-            self._put_vectors([item.body for item in batch], slots, first if run else None)
-        self.touched += slots
-        self.fresh += slots
+            self._supersede(key, slot)
+        if frames or newer:
+            start = FIXED.size + 4 * self.config.dimension * (2 if flags == VISUAL | TEXT else 1)
+            self.frames.refer(slot, body[start : start + 32 * frames])
+        self.record_bytes += frame_size(len(body))
+        self._arrivals.note(slot, item)
+        self.touched.append(slot)
+        self.fresh.append(slot)
         self.version += 1
 
-    def _put_vectors(self, bodies: Sequence[bytes | memoryview], slots: list[int], first: int | None) -> None:
-        """Write the searched vectors of records into slots (n,), which follow each other from `first`, if given."""
-        start, width, cosine = FIXED.size, 4 * self.config.dimension, self._cosine
-        stop = start + width
-        matrix = np.frombuffer(b"".join([body[start:stop] for body in bodies]), _F4).reshape(len(slots), -1)
-        both = [i for i, body in enumerate(bodies) if body[FLAGS_AT] == VISUAL | TEXT]
-        if both:
-            text = np.stack([np.frombuffer(bodies[i], _F4, self.config.dimension, stop) for i in both])
-            matrix = matrix.copy()
-            matrix[both] = hybrid(matrix[both], text, visual_weight=self.config.index.visual_weight, normalise=cosine)
-        self.vectors.write(np.asarray(slots), matrix, first=first, unit=cosine)
+    def _filled(self, slot: int) -> Rows:
+        """The table, that slot filled in."""
+        if slot in self._arrivals.waiting:
+            self._arrivals.settle()
+        return self._rows
 
-    def _tags(self, packed: bytes) -> tuple[int, int, int]:
-        """Numbers of source, subject and label; the same three strings come again and again."""
-        names = self.rows.names
-        source, subject, label = msgpack.unpackb(packed)
-        tags = names["source"].code(source), names["subject"].code(subject), names["label"].code(label)
-        if len(self._tags_seen) > BATCH:
-            self._tags_seen.clear()
-        self._tags_seen[packed] = tags
-        return tags
-
-    def forget_names(self) -> None:
-        """Drop the texts of sources, subjects and labels that no live record has."""
-        live = self.rows.live()
-        self._tags_seen.clear()
-        for column, names in self.rows.names.items():
-            names.keep_only(set(np.unique(self.rows.columns[column][live]).tolist()))
-
-    @property
-    def _cosine(self) -> bool:
-        return self.config.index.metric == "cosine"
+    def _supersede(self, key: bytes, slot: int) -> None:
+        """A newer version of a live record comes."""
+        rows = self._filled(slot)
+        self.record_bytes -= int(rows.size[slot])
+        self.shadow.setdefault(key, set()).add(int(rows.address[slot]) >> SEGMENT_SHIFT)
 
     def _patch(self, item: Found) -> None:
         key, updated, override, confidence, reward, retrieved, succeeded, _ = PATCH.unpack_from(item.body)
-        slot = self.rows.slot_of.get(key)
-        if slot is None or self.rows.sequence[slot] > item.sequence:
+        slot = self.slot_of.get(key)
+        if slot is None or self._filled(slot).sequence[slot] > item.sequence:
             return
-        columns = self.rows.columns
+        columns = self._rows.columns
         columns["updated"][slot], columns["override"][slot] = updated, override
         columns["confidence"][slot], columns["reward"][slot] = confidence, reward
         columns["retrieved"][slot], columns["succeeded"][slot] = retrieved, succeeded
         columns["patched"][slot] = item.sequence
         self.touched.append(slot)
 
-    def _supersede(self, key: bytes, slot: int) -> None:
-        """A newer version of a live record comes."""
-        self.record_bytes -= int(self.rows.size[slot])
-        self.shadow.setdefault(key, set()).add(int(self.rows.address[slot]) >> SEGMENT_SHIFT)
-
     def _remove(self, item: Found) -> None:
         key = bytes(item.body[:16])
-        slot = self.rows.slot_of.get(key)
-        if slot is not None and self.rows.sequence[slot] < item.sequence:
+        slot = self.slot_of.get(key)
+        if slot is not None and self._filled(slot).sequence[slot] < item.sequence:
             self.forget(slot)
 
     def forget(self, slot: int) -> None:
         """Drop a live record from memory."""
-        key = self.rows.key(slot)
-        self.record_bytes -= int(self.rows.size[slot])
+        rows = self._filled(slot)
+        key = rows.key(slot)
+        self.record_bytes -= int(rows.size[slot])
         self.frames.release(slot)
         self.shadow.pop(key, None)
-        self.rows.release(key)
+        rows.release(key)
         self.version += 1
         self.touched.append(slot)
+
+    def forget_names(self) -> None:
+        """Drop the texts of sources, subjects and labels that no live record has."""
+        self._arrivals.forget_names()
 
     def holders(self, slot: int) -> list[int]:
         """Segments with any version of a live record."""

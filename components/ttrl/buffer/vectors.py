@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 BLOCK_ROWS = 16_384
@@ -56,16 +54,6 @@ class VectorBlocks:
         """Make room for slots 0 .. slots - 1."""
         while len(self.blocks) * BLOCK_ROWS < slots:
             self.blocks.append(np.zeros((BLOCK_ROWS, self.dimension), np.float32))
-
-    def set(self, slot: int, row: np.ndarray, *, unit: bool = False) -> None:
-        """Set one row (dim,)."""
-        block, place = divmod(slot, BLOCK_ROWS)
-        target = self.blocks[block][place]
-        norm = math.sqrt(row.dot(row)) if unit else 0.0
-        if norm > 0.0:
-            np.multiply(row, 1.0 / norm, out=target)
-        else:
-            target[:] = row
 
     def write(self, slots: np.ndarray, rows: np.ndarray, *, first: int | None = None, unit: bool = False) -> None:
         """Set rows (n, dim) at slots (n,); of a repeated slot the last row counts.

@@ -85,7 +85,7 @@ def test_a_stall_sends_the_following_commits_to_the_thread_and_a_fast_device_bri
 
     def write(batch):
         calm(batch)
-        writes.clock.now += 3 * BRIEF_S / commit_module.SMOOTHING if len(writes.sizes) == 12 else 0.0
+        writes.clock.now += 1.5 * commit_module.STALL_S if len(writes.sizes) == 12 else 0.0
 
     monkeypatch.setattr(writes.commit, "_write", write)
     threads = writes.run().threads
