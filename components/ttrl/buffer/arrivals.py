@@ -59,7 +59,7 @@ class Arrivals:
         table["sequence"], table["address"], table["size"] = sequences, addresses, HEADER.size + length + -length % 8
         record.view(WHOLE_FIXED)[:] = fixed.view(WHOLE_FIXED)
         record["origin"] = np.where(fixed["origin"] > 0, fixed["origin"], np.array(checksums, np.uint32))
-        tags = np.array(self._tags(bodies, fixed))
+        tags = np.array(self._tags(bodies, fixed)).reshape(-1, 3)
         table["source"], table["subject"], table["label"] = tags[:, 0], tags[:, 1], tags[:, 2]
         self.rows.put(target, table)
         self.vectors.reserve(self.rows.used)
@@ -80,14 +80,15 @@ class Arrivals:
             matrix[both] = hybrid(matrix[both], text, visual_weight=self.visual_weight, normalise=self.cosine)
         return matrix
 
-    def _tags(self, bodies: list[bytes | memoryview], fixed: np.ndarray) -> list[tuple[int, int, int]]:
-        """Numbers of source, subject and label of each record; the same three strings come again and again."""
-        known, codes = self._tags_seen, []
+    def _tags(self, bodies: list[bytes | memoryview], fixed: np.ndarray) -> list[int]:
+        """Numbers of source, subject and label of each record, one behind the other; the same strings come again and
+        again."""
+        known, codes = self._tags_seen, list[int]()
         vectors = 1 + (fixed["flags"] == VISUAL | TEXT)
         starts = FIXED.size + 4 * self.vectors.dimension * vectors + 32 * fixed["frames"].astype(np.int64)
         for body, start, length in zip(bodies, starts.tolist(), fixed["tagged"].tolist()):
             packed = bytes(body[start : start + length])
-            codes.append(known.get(packed) or self._numbered(packed))
+            codes += known.get(packed) or self._numbered(packed)
         return codes
 
     def _numbered(self, packed: bytes) -> tuple[int, int, int]:
