@@ -13,7 +13,7 @@ from pathlib import Path
 from crc32c import crc32c
 
 from components.ttrl.buffer.disk import Disk, write_all
-from components.ttrl.buffer.log.frame import HEADER, Entry, encode, frame_size
+from components.ttrl.buffer.log.frame import HEADER, Entry, encode
 from components.ttrl.buffer.log.segment import Segment, segment_path
 from components.ttrl.buffer.log.spare import Spare
 
@@ -52,21 +52,22 @@ class LogWriter:
         Raises:
             OSError: the device refused; nothing of the batch is in the log.
         """
-        total = sum([frame_size(len(item.body)) for item in entries])
-        segment = self.active
-        if segment is None or segment.end + total > max(self._room, self.segment_bytes) or self._better_spare():
-            segment = self._roll()
         parts: list[bytes] = []
         offsets: list[int] = []
-        offset = segment.end
-        if offset == 0:
-            parts += encode(self.opening(), 0)
-            offset = sum(map(len, parts))
+        size = 0
         for item, sequence in zip(entries, sequences):
             frame = encode(item, sequence)
             parts += frame
-            offsets.append(offset)
-            offset += HEADER.size + len(frame[1]) + len(frame[2])
+            offsets.append(size)
+            size += HEADER.size + len(frame[1]) + len(frame[2])
+        segment = self.active
+        if segment is None or segment.end + size > max(self._room, self.segment_bytes) or self._better_spare():
+            segment = self._roll()
+        start = segment.end
+        if start == 0:
+            opening = encode(self.opening(), 0)
+            parts[:0] = opening
+            start = sum(map(len, opening))
         data = b"".join(parts)
         try:
             write_all(self.disk, segment.descriptor, data, segment.end)
@@ -74,8 +75,8 @@ class LogWriter:
         except BaseException:
             self._abandon(segment)
             raise
-        segment.end, segment.crc = offset, crc32c(data, segment.crc)
-        return segment.number, offsets
+        segment.end, segment.crc = start + size, crc32c(data, segment.crc)
+        return segment.number, [start + offset for offset in offsets]
 
     def seal(self) -> None:
         """Cut the active segment to its used length and write it no more."""
