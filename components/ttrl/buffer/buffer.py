@@ -125,7 +125,7 @@ class ExperienceBuffer:
         return self._journal.submit(self._changes.append(experience, frames))
 
     async def append_async(self, experience: Experience, frames: Sequence[bytes] = ()) -> int:
-        """`append` for coroutines: concurrent callers share one flush."""
+        """`append` for coroutines: concurrent callers share one flush, which on a fast device the loop does itself."""
         self._ready_to_write()
         return await self._journal.enqueue(self._changes.append(experience, frames))
 

@@ -1,10 +1,11 @@
 """Group commit: whoever waits joins the next flush; one flush at a time.
 
 Threads: the first waiter becomes leader, takes all that is queued and writes it; with nobody else waiting that is a
-direct write. Coroutines queue at their loop (front.py), which writes for them: where a commit takes less than
-`BRIEF_S`, handing it to a thread and being told of its end would take as long again. Whatever may take longer (a
-device that has been slow, much data, a log somebody else holds, an eviction) goes to one thread that writes for all
-loops. So a loop stands still for a fraction of a millisecond a batch, and once for longer when a fast device stalls.
+direct write. Coroutines queue at their loop (front.py), which writes for them while commits usually take less than
+`BRIEF_S`: handing a batch to a thread and being told of its end takes as long as a fast device's flush, and waits twice
+for the interpreter. Whatever may take longer (a device that was slow, much data, a log somebody else holds, an
+eviction) goes to one thread that writes for all loops. So a loop stands still for a fraction of a millisecond a batch,
+and once for longer when a fast device stalls.
 """
 
 from __future__ import annotations
