@@ -197,10 +197,7 @@ class DecoderPolicy(Policy):
         if not conversations:
             return []
         starts = list(beginnings) or [""] * len(conversations)
-        rows = [
-            self.layout.encode(conversation, generate=True, beginning=start)
-            for conversation, start in zip(conversations, starts, strict=True)
-        ]
+        rows = self.layout.encode_all(conversations, generate=True, beginnings=starts)
         with torch.no_grad():
             said = continue_batch(self, rows, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
         return [begun(start, self.codec.encode(start), item) for start, item in zip(starts, said)]
@@ -222,14 +219,14 @@ class DecoderPolicy(Policy):
         return [last], middle
 
     def forward(self, conversations: Sequence[Conversation]) -> Forward:
-        return self.forward_rows([self.layout.encode(conversation) for conversation in conversations])
+        return self.forward_rows(self.layout.encode_all(conversations))
 
     def forward_rows(self, rows: Sequence[Encoded]) -> Forward:
         """What `forward` gives, of conversations that are encoded already."""
         return self.logits_at(self.hidden_states(rows), rows)
 
     def token_logprobs(self, conversations: Sequence[Conversation]) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [self.layout.encode(conversation) for conversation in conversations]
+        rows = self.layout.encode_all(conversations)
         tokens_of = [[self.patching.num_tokens(*image.shape[:2]) for image in row.images] for row in rows]
         if (packs := pack(rows, tokens_of)) is not None:
             return packed_logprobs(self, rows, packs)

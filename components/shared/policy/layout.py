@@ -8,6 +8,7 @@ share the temporal position and spread over height and width, and the text goes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,9 +53,30 @@ class Layout:
     def __init__(self, codec: TextCodec, patching: Patching, *, image_markers: bool, system: str = "") -> None:
         self.codec, self.patching, self.image_markers, self.system = codec, patching, image_markers, system
 
-    def encode(self, conversation: Conversation, *, generate: bool = False, beginning: str = "") -> Encoded:
-        """Encode a conversation; with `generate` the assistant's header and the beginning of its message follow."""
-        writer = _Writer(self)
+    def encode_all(
+        self, conversations: Sequence[Conversation], *, generate: bool = False, beginnings: Sequence[str] = ()
+    ) -> list[Encoded]:
+        """Encode conversations; an image that several hold (rollouts of one question do) is digested once."""
+        digests: dict[int, bytes] = {}
+        starts = beginnings or [""] * len(conversations)
+        return [
+            self.encode(conversation, generate=generate, beginning=start, digests=digests)
+            for conversation, start in zip(conversations, starts, strict=True)
+        ]
+
+    def encode(
+        self,
+        conversation: Conversation,
+        *,
+        generate: bool = False,
+        beginning: str = "",
+        digests: dict[int, bytes] | None = None,
+    ) -> Encoded:
+        """Encode a conversation; with `generate` the assistant's header and the beginning of its message follow.
+
+        `digests` are those of images encoded before, by `id`, while somebody holds these images; it grows.
+        """
+        writer = _Writer(self, {} if digests is None else digests)
         if self.system and not (conversation and conversation[0].role == "system"):
             conversation = (Message("system", self.system), *conversation)
         for index, message in enumerate(conversation):
@@ -67,8 +89,8 @@ class Layout:
 class _Writer:
     """Accumulates one conversation."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.codec = layout, layout.codec
+    def __init__(self, layout: Layout, digests: dict[int, bytes]) -> None:
+        self.layout, self.codec, self.digests = layout, layout.codec, digests
         self.ids: list[int] = []
         self.learn: list[bool] = []
         self.spans: list[tuple[int, int, int]] = []
@@ -126,6 +148,11 @@ class _Writer:
         if self.layout.image_markers:
             self.text((self.codec.vision_end,))
 
+    def digest(self, image: np.ndarray) -> bytes:
+        if id(image) not in self.digests:
+            self.digests[id(image)] = image_key(image)
+        return self.digests[id(image)]
+
     def finish(self) -> Encoded:
         length = len(self.ids)
         positions = np.empty((3, length), np.int64)
@@ -144,5 +171,5 @@ class _Writer:
         positions[:, cursor:] = np.arange(position, position + length - cursor)
         ids = np.array(self.ids, np.int64)
         ends = tuple(start + rows * columns - 1 for start, rows, columns in self.spans)
-        keys = tuple(image_key(image) for image in self.images)
+        keys = tuple(self.digest(image) for image in self.images)
         return Encoded(ids, is_image, np.array(self.learn, bool), positions, tuple(self.images), keys, ends)

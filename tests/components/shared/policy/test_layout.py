@@ -89,3 +89,21 @@ def test_a_system_text_comes_first_unless_one_is_given(shared_policy, question):
 def test_a_wrong_image_is_refused(shared_policy, image):
     with pytest.raises(InputError, match="cannot be shown"):
         shared_policy.layout.encode((Message("user", "x", images=(image,), image_times_s=(0.0,)),))
+
+
+def test_images_that_conversations_share_are_digested_once_and_equal_ones_get_equal_keys(
+    shared_policy, question, frames, monkeypatch
+):
+    from components.shared.policy import layout
+
+    asked, other = question(3), question(3)
+    talks = [(asked, Message("assistant", "Box")), (asked, Message("tool", "", images=frames(1))), (other,)]
+    alone = [shared_policy.layout.encode(talk) for talk in talks]
+    digested = []
+    real = layout.image_key
+    monkeypatch.setattr(layout, "image_key", lambda image: digested.append(id(image)) or real(image))
+    together = shared_policy.layout.encode_all(talks)
+    assert len(digested) == len(set(digested)) == 7
+    for one, same in zip(alone, together, strict=True):
+        assert one.ids.tolist() == same.ids.tolist()
+        assert one.image_keys == same.image_keys == tuple(map(real, one.images))
