@@ -121,6 +121,31 @@ def test_random_access_falls_back_where_decord_errs(shared_data: Path) -> None:
     assert frames.shape == (2, 270, 480, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("b-frames.mp4", ["-c:v", "libx264", "-bf", "3", "-g", "30"]),
+        ("open-groups.mp4", ["-c:v", "libx264", "-bf", "2", "-g", "10", "-x264-params", "open-gop=1"]),
+        ("late-start.mp4", ["-c:v", "libx264", "-bf", "0", "-output_ts_offset", "7"]),
+        ("all-keys.mp4", ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]),
+        ("fragments.mp4", ["-c:v", "libx264", "-g", "10", "-movflags", "frag_keyframe+empty_moov"]),
+        ("no-count.mkv", ["-c:v", "libx264", "-bf", "2"]),
+        ("stream.ts", ["-c:v", "libx264", "-bf", "2", "-f", "mpegts"]),
+    ],
+)
+def test_going_back_in_an_open_file_loses_no_frame(tmp_path: Path, name: str, arguments: list[str]) -> None:
+    """Reading a file's times and going back gives what a second opening gives, frame by frame."""
+    path = tmp_path / name
+    source = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=2", "-f", "lavfi", "-i", "sine=duration=2"]
+    subprocess.run([find_ffmpeg(), "-v", "error", *source, *arguments, "-c:a", "aac", str(path)], check=True)
+    fresh = [frame.bgr() for _, frame in scan_video(path)]
+    assert len(fresh) == 50
+    for info in (None, probe(path)):
+        frames = list(normalised_frames(path, info=info))
+        assert [frame.index for frame in frames] == list(range(50))
+        assert all(np.array_equal(frame.bgr(), other) for frame, other in zip(frames, fresh, strict=True))
+
+
 def test_a_truncated_file_is_refused(make_video: MakeVideo) -> None:
     path = make_video(num_frames=50)
     whole = path.read_bytes()
