@@ -157,21 +157,26 @@ class Refiner(nn.Module):
             states = layer(states, how)
         return states
 
-    def steps(self, states: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-        """After each supervised step (refined states, halting logits (…) or None), states and refined ones (…, D)."""
+    def steps(self, states: torch.Tensor, *, learn_all: bool = True) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """After each supervised step (refined states, halting logits (…) or None), states and refined ones (…, D).
+
+        Without `learn_all` only the last step has a gradient: no step's gradient reaches the one before it anyway.
+        """
+        training = torch.is_grad_enabled()
         flat = states.reshape(-1, states.shape[-1]).to(self.down_proj.weight.dtype)
         x = self.down_proj(flat).unflatten(-1, (self.shape.slots, self.shape.width))
         y, z = (start.to(x).expand_as(x) for start in (self.y_start, self.z_start))
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         made = []
-        for _ in range(self.shape.supervised_steps):
-            new, z = supervised_step(self.network, x, y, z, self.shape)
-            y = torch.where(done[:, None, None], y, new)
-            answer = y.flatten(1)
-            halting = self.halt(answer).squeeze(-1) if self.halt is not None else None
-            refined = (flat + self.up_proj(answer)).view(states.shape).to(states.dtype)
+        for left in reversed(range(self.shape.supervised_steps)):
+            with torch.set_grad_enabled(training and (learn_all or not left)):
+                new, z = supervised_step(self.network, x, y, z, self.shape)
+                y = torch.where(done[:, None, None], y, new)
+                answer = y.flatten(1)
+                halting = self.halt(answer).squeeze(-1) if self.halt is not None else None
+                refined = (flat + self.up_proj(answer)).view(states.shape).to(states.dtype)
             made.append((refined, None if halting is None else halting.view(states.shape[:-1])))
-            if halting is not None and not torch.is_grad_enabled():
+            if halting is not None and not training:
                 done = done | (halting > 0)
                 if bool(done.all()):
                     break
@@ -180,4 +185,4 @@ class Refiner(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Refined states (…, D) after the last step."""
-        return self.steps(states)[-1][0]
+        return self.steps(states, learn_all=False)[-1][0]

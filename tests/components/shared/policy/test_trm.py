@@ -178,3 +178,22 @@ def test_a_damaged_decoder_is_refused(tmp_path):
 def test_a_width_that_the_heads_do_not_divide_is_refused():
     with pytest.raises((ConfigError, ValueError), match="multiple of 2"):
         RecursionShape(width=20, heads=4)
+
+
+def test_the_answer_has_the_last_steps_gradient_and_keeps_nothing_of_the_steps_before(states):
+    model, kept = refiner(supervised_steps=3), []
+    given = states.clone().requires_grad_(True)
+    weights = (given, model.layers[0].mlp.up_proj.weight, model.up_proj.weight)
+    expected = torch.autograd.grad(model.steps(given)[-1][0].square().sum(), weights)
+
+    def keep(tensor):
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        answer = model(given)
+        whole, kept[:] = sum(kept), []
+        model.steps(given)
+    got = torch.autograd.grad(answer.square().sum(), weights)
+    assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+    assert whole < 0.5 * sum(kept)
