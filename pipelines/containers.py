@@ -25,7 +25,7 @@ from pipelines.steps import STEPS
 LABEL = "pixelis.run"
 PASSED = re.compile(r"(PIXELIS|MLFLOW|HF|AWS|OMP)_|(PYTHONHASHSEED|CUBLAS_WORKSPACE_CONFIG|(https?|no)_proxy)$", re.I)
 """Variables of this environment that steps receive, as a process of the runner would."""
-OWN = {"PIXELIS_CONFIG", "PIXELIS_GIT_SHA", "PIXELIS_RUNNER_PID", "PIXELIS_PROGRESS_FILE"}
+OWN = {"PIXELIS_CONFIG", "PIXELIS_GIT_SHA", "PIXELIS_IMAGE", "PIXELIS_RUNNER_PID", "PIXELIS_PROGRESS_FILE"}
 """Those that the image sets itself, or that mean nothing in a container."""
 WRITTEN = ("state_dir", "cache")
 """Keys of the configuration that name a folder which a step writes."""

@@ -68,7 +68,8 @@ def test_only_named_variables_reach_a_container(tmp_path: Path, monkeypatch: pyt
         "https_proxy": "p", "MY_TEACHER": "k", "HF_HOME": str(tmp_path / "hub"),
     }  # fmt: skip
     kept = {
-        "PIXELIS_RUNNER_PID": "1", "PIXELIS_GIT_SHA": "of the checkout, not the image's", "PIXELIS_RUN__SEED": "3",
+        "PIXELIS_RUNNER_PID": "1", "PIXELIS_GIT_SHA": "of the checkout, not the image's", "PIXELIS_IMAGE": "i",
+        "PIXELIS_RUN__SEED": "3",
         "PIXELIS_CONFIG": str(Path("pipeline_config.yaml").absolute()), "SECRET": "s", "PATH_TO_HF_": "x",
     }  # fmt: skip
     monkeypatch.setattr(os, "environ", {**given, **kept})

@@ -72,6 +72,8 @@ def system_facts() -> dict[str, str]:
         "threads": str(cpu_threads()),
         "git_sha": os.environ.get("PIXELIS_GIT_SHA", ""),
     }
+    if image := os.environ.get("PIXELIS_IMAGE"):  # an image says which one it is
+        facts["image"] = image
     for name in ("torch", "transformers", "peft", "numpy", "kfp"):
         try:
             facts[name] = version(name)
