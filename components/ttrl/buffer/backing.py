@@ -29,7 +29,9 @@ def back(arrays: Sequence[np.ndarray]) -> None:
 
 def _populate(arrays: Sequence[np.ndarray]) -> None:
     madvise = getattr(ctypes.CDLL(None), "madvise", None)  # through ctypes, which lets go of the interpreter
-    for array in arrays if madvise is not None else ():
+    if madvise is None:
+        return
+    for array in arrays:
         start = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
         stop = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         for address in range(start, stop, CHUNK_BYTES):
