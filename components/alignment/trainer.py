@@ -1,8 +1,12 @@
 """The training loop of the alignment: two stages as one sequence of steps, on one process or several.
 
-Frames: the image tower learns on single frames and the phrases of the operations under way (the fastest learner; long
-captions that differ in one word made the space collapse). Clips: the tower stands still, its features are computed
-once, and pooling, projectors, text and sound learn on whole clips, frames mixed in so that phrases keep meaning frames.
+Moments: the image tower learns on single frames, the sound tower on moments of sound, both against the phrases of the
+operations under way (the fastest learner; long captions that differ in one word made the space collapse). Clips: the
+towers stand still, their features are computed once, and pooling, projectors and text learn on whole clips, moments
+mixed in so that phrases keep meaning them.
+
+Alone on a CPU, what a step's losses do not share runs side by side (shared/learning/parts.py): moments beside clips,
+and modalities beside each other, forward as far as their embeddings and back from these embeddings' gradients.
 
 In a group (shared/learning/group.py) each rank encodes its part of a step's items, embeddings are gathered with their
 gradient, every rank computes the loss of the whole batch, and averaged gradients are those of one process.
@@ -12,24 +16,30 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import Corpus, number
-from components.alignment.features import frame_features, log_mels
+from components.alignment.features import frame_features, log_mels, sound_features
 from components.shared.encoders.losses import MAX_LOG_SCALE, contrastive_loss, gather_rows
 from components.shared.encoders.matryoshka import Encoded
 from components.shared.encoders.model import AlignmentModel
 from components.shared.encoders.vision import to_pixels
 from components.shared.learning import checkpoint
 from components.shared.learning.group import Group
+from components.shared.learning.parts import Part, Parts
+from components.shared.learning.precision import autocast
 from components.shared.runtime.live import LiveCurves
 from components.shared.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 Curve = list[tuple[float, float]]
 
 
@@ -60,15 +70,23 @@ class Trainer:
         self.folder, self.key, self.group = work / "checkpoints", key, group or Group(config.device)
         self.frame_steps = 0 if config.encoder.vision_tower.frozen else config.frame_steps
         self.total = self.frame_steps + config.clip_steps
+        hearing = [] if model.audio is None else [p for p in model.audio.parameters() if p.requires_grad]
+        known = {id(parameter) for parameter in hearing}
+        others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+        self.peaks = (config.learning_rate, config.sound_learning_rate)
         self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
+            [{"params": others}, {"params": hearing}],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
+            fused=True,
         )
+        alone = self.group.size == 1 and torch.device(self.group.device).type == "cpu"
+        self.parts = Parts([*others, *hearing], threads=0 if alone else 1)
         self.captions, self.caption_of = number(train.captions)
         self.labelled = np.argwhere(train.labels >= 0)
         self.features: torch.Tensor | None = None
         self.mels: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.sounds: tuple[torch.Tensor, torch.Tensor] | None = None
         self.heard = np.array([sound is not None for sound in train.sounds], dtype=bool)
         self.curve: Curve = []
 
@@ -78,7 +96,7 @@ class Trainer:
         bar = Progress(self.total, "aligning", unit="steps")
         bar.advance(done)
         self.model.train()
-        with LiveCurves(enabled=self.group.writes) as live:
+        with self.parts, LiveCurves(enabled=self.group.writes) as live:
             for step in range(done, self.total):
                 loss = self.step(step)
                 self.curve.append((float(step), loss))
@@ -94,11 +112,10 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**31)))
         in_frames = step < self.frame_steps
         place, length = (step, self.frame_steps) if in_frames else (step - self.frame_steps, self.config.clip_steps)
-        for options in self.optimizer.param_groups:
-            options["lr"] = self.config.learning_rate * schedule(place, length)
-        loss = self.frame_loss(rng) if in_frames else self.clip_loss(rng)
+        for options, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            options["lr"] = peak * schedule(place, length)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.moments_step(rng) if in_frames else self.clips_step(rng)
         used = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         self.group.sum_gradients(used)
         for parameter in used:
@@ -108,68 +125,127 @@ class Trainer:
         self.optimizer.step()
         with torch.no_grad():
             self.model.log_scale.clamp_(max=MAX_LOG_SCALE)
-        return float(loss.detach())
+        return loss
 
-    # -- losses ------------------------------------------------------------------------------------------------------
+    # -- gradients ---------------------------------------------------------------------------------------------------
 
-    def part(self, rows: np.ndarray) -> np.ndarray:
+    def moments_step(self, rng: np.random.Generator) -> float:
+        """Add the gradient of single frames and moments of sound, towers included; returns the loss."""
+        rows = self.some_moments(rng)
+        pixels = to_pixels(self.train.frames[rows[:, 0], rows[:, 1]], self.model.vision.image_size)
+        work = [self.part(lambda: self.frames_against_phrases(self.model.vision.frame_features(pixels), rows))]
+        if (model := self.model.audio) is not None and self.heard.any():
+            mel, real = self.log_mels()
+            at = self.some_sounds(rng)
+            heard = lambda: model.features(mel[at].float(), real[at])[0]
+            work.append(self.part(lambda: self.sounds_against_phrases(heard(), at)))
+        return sum(self.parts.add_gradients(work))
+
+    def clips_step(self, rng: np.random.Generator) -> float:
+        """Add the gradient of whole clips, and of moments over cached features; returns the loss."""
+        rows = self.share(rng.permutation(len(self.train))[: self.config.clips_per_step])
+        at, captions = torch.from_numpy(rows), self.caption_of[rows]
+        seen, times, mask = self.tower_features(), self.train.times_s[rows], self.train.mask[rows]
+        look = lambda: self.model.vision.clip(seen[at].float(), torch.from_numpy(times), torch.from_numpy(mask))
+        forward = {"text": lambda: self.texts(self.captions, captions), "vision": look}
+        present: dict[str, torch.Tensor] = {}
+        if (model := self.model.audio) is not None and self.heard.any():
+            sounds, real = self.sound_features()
+            forward["audio"] = lambda: model.embed(sounds[at].float(), real[at])
+            present["audio"] = torch.from_numpy(self.heard[rows]).to(self.model.vision.device)
+        encoded = dict(zip(forward, self.parts.run([self.fast(call) for call in forward.values()]), strict=True))
+        cut = {name: detached(item) for name, item in encoded.items()}
+        loss = self.loss({name: item.mrl for name, item in cut.items()}, captions, present)
+        if self.model.fusion is not None:  # against the text only: it holds the others, so they would be easy matches
+            fused = self.model.fusion(cut, present)
+            loss = loss + self.loss({"fused": fused.mrl, "text": cut["text"].mrl}, captions, {})
+        loss.backward()
+        work = [partial(back, encoded[name], cut[name]) for name in encoded]
+        if len(self.labelled):
+            frames = self.some_moments(rng)
+            chosen = seen[frames[:, 0], frames[:, 1]].float()
+            work.append(self.part(lambda: self.frames_against_phrases(chosen, frames)))
+        if "audio" in encoded:
+            some = self.some_sounds(rng)
+            work.append(self.part(lambda: self.sounds_against_phrases(sounds[some].float(), some)))
+        return float(loss.detach()) + sum(self.parts.add_gradients(work))
+
+    def part(self, loss: Callable[[], torch.Tensor]) -> Part:
+        """A loss as a part of a step."""
+
+        def run() -> tuple[torch.Tensor, float]:
+            value = self.fast(loss)()
+            return value, float(value.detach())
+
+        return run
+
+    def fast(self, call: Callable[[], T]) -> Callable[[], T]:
+        """The call, its matrices multiplied in the section's precision."""
+
+        def run() -> T:
+            with autocast(self.config.precision, self.group.device):
+                return call()
+
+        return run
+
+    def share(self, rows: np.ndarray) -> np.ndarray:
         """This rank's items of a step's: equally many on every rank, as gathering needs."""
         return rows[: len(rows) // self.group.size * self.group.size][self.group.rank :: self.group.size]
 
-    def frame_loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Single frames against the phrases of their labels, tower included."""
-        rows = self.part(self.labelled[rng.integers(len(self.labelled), size=self.config.frames_per_step)])
-        pixels = to_pixels(self.train.frames[rows[:, 0], rows[:, 1]], self.model.vision.image_size)
-        return self.frames_against_phrases(self.model.vision.frame_features(pixels), rows)
+    def some_moments(self, rng: np.random.Generator) -> np.ndarray:
+        """Random labelled frames, (n, 2): clip and frame."""
+        return self.share(self.labelled[rng.integers(len(self.labelled), size=self.config.frames_per_step)])
 
-    def clip_loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Whole clips (and sound) against captions, and frames against phrases, over cached tower features."""
-        features = self.tower_features()
-        rows = self.part(rng.permutation(len(self.train))[: self.config.clips_per_step])
-        at = torch.from_numpy(rows)
-        encoded = {
-            "vision": self.model.vision.clip(
-                features[at], torch.from_numpy(self.train.times_s[rows]), torch.from_numpy(self.train.mask[rows])
-            ),
-            "text": self.texts(self.captions, self.caption_of[rows]),
-        }
-        present: dict[str, torch.Tensor] = {}
-        if self.model.audio is not None and self.heard.any():
-            mel, real = self.log_mels()
-            some = at[: max(1, self.config.sounds_per_step // self.group.size)]
-            heard = self.model.audio(mel[some].float(), real[some])
-            encoded["audio"] = padded(heard, len(at))
-            known = self.heard[rows] & (np.arange(len(rows)) < len(some))
-            present["audio"] = torch.from_numpy(known).to(self.model.vision.device)
-        loss = self.loss(encoded, self.caption_of[rows], present)
-        if self.model.fusion is not None:  # against the text only: it holds the others, so they would be easy matches
-            fused = self.model.fusion(encoded, present)
-            loss = loss + self.loss({"fused": fused, "text": encoded["text"]}, self.caption_of[rows], {})
-        if len(self.labelled):
-            frames = self.part(self.labelled[rng.integers(len(self.labelled), size=self.config.frames_per_step)])
-            loss = loss + self.frames_against_phrases(features[frames[:, 0], frames[:, 1]], frames)
-        return loss
+    def some_sounds(self, rng: np.random.Generator) -> np.ndarray:
+        """Random clips that have sound."""
+        with_sound = np.flatnonzero(self.heard)
+        return self.share(with_sound[rng.integers(len(with_sound), size=self.config.sounds_per_step)])
+
+    # -- features ----------------------------------------------------------------------------------------------------
 
     def tower_features(self) -> torch.Tensor:
         """The image tower's features of all training frames; the tower stands still from here on."""
         if self.features is None:
             self.model.vision.tower.requires_grad_(False)
             self.model.eval()
-            self.features = frame_features(self.model, self.train.frames).clone()
+            self.features = frame_features(self.model, self.train.frames, self.parts, self.fast)
             self.model.train()
         return self.features
 
     def log_mels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel of all training clips (N, bins, frames) in half precision, and which positions are sound."""
+        """Log-mel of all training clips (N, bins, frames) in half precision, and which states are sound."""
         if self.mels is None:
-            assert self.model.audio is not None
             self.mels = log_mels(self.model, self.train.sounds)
         return self.mels
 
+    def sound_features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sound tower's features of all training clips, with their mask; the tower stands still from here on."""
+        if self.sounds is None:
+            assert self.model.audio is not None
+            self.model.audio.tower.requires_grad_(False)
+            self.model.eval()
+            self.sounds = sound_features(self.model, *self.log_mels(), self.parts, self.fast)
+            self.model.train()
+        return self.sounds
+
+    # -- losses ------------------------------------------------------------------------------------------------------
+
     def frames_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """Single frames, features (n, K, width), against the phrases of their labels."""
         labels = self.train.labels[rows[:, 0], rows[:, 1]]
-        encoded = {"vision": self.model.vision.frames(features), "text": self.texts(self.phrases, labels)}
-        return self.loss(encoded, labels, {})
+        return self.loss(
+            {"vision": self.model.vision.frames(features).mrl, "text": self.texts(self.phrases, labels).mrl}, labels, {}
+        )
+
+    def sounds_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """Moments of sound, features (n, L, hidden), against the phrases of what is under way then."""
+        assert self.model.audio is not None
+        labels = self.train.labels[rows].reshape(-1)
+        moments = self.model.audio.moments(features, torch.from_numpy(self.train.times_s[rows]))
+        heard = {width: embedded.flatten(0, 1) for width, embedded in moments.items()}
+        text = self.texts(self.phrases, np.maximum(labels, 0)).mrl
+        known = torch.from_numpy(labels >= 0).to(self.model.vision.device)
+        return self.loss({"audio": heard, "text": text}, labels, {"audio": known})
 
     def texts(self, texts: list[str], wanted: np.ndarray) -> Encoded:
         """Embeddings of `texts[wanted]`, each distinct text encoded once."""
@@ -178,11 +254,13 @@ class Trainer:
         at = torch.from_numpy(place).to(encoded.pooled.device)
         return Encoded(encoded.pooled[at], encoded.sequence[at], {w: rows[at] for w, rows in encoded.mrl.items()})
 
-    def loss(self, encoded: dict[str, Encoded], groups: np.ndarray, present: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss(
+        self, embedded: dict[str, dict[int, torch.Tensor]], groups: np.ndarray, present: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """The loss over the rows of all ranks."""
         device = self.model.vision.device
         return contrastive_loss(
-            {name: {w: gather_rows(rows) for w, rows in item.mrl.items()} for name, item in encoded.items()},
+            {name: {w: gather_rows(rows) for w, rows in mrl.items()} for name, mrl in embedded.items()},
             self.model.log_scale,
             groups=gather_rows(torch.from_numpy(groups).to(device)),
             present={name: gather_rows(rows) for name, rows in present.items()} or None,
@@ -213,10 +291,17 @@ class Trainer:
         return found.step
 
 
-def padded(encoded: Encoded, count: int) -> Encoded:
-    """The embeddings with empty rows up to `count`; the loss leaves those out."""
-    grown = lambda rows: torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
-    return Encoded(grown(encoded.pooled), encoded.sequence, {w: grown(rows) for w, rows in encoded.mrl.items()})
+def detached(encoded: Encoded) -> Encoded:
+    """The same numbers, cut from what made them, with gradients of their own."""
+    cut = lambda rows: rows.detach().float().requires_grad_()
+    return Encoded(cut(encoded.pooled), cut(encoded.sequence), {w: cut(rows) for w, rows in encoded.mrl.items()})
+
+
+def back(encoded: Encoded, cut: Encoded) -> tuple[torch.Tensor, float]:
+    """A part whose gradient is what the cut embeddings' gradients give in what made them."""
+    pairs = [(encoded.pooled, cut.pooled), (encoded.sequence, cut.sequence)]
+    pairs += [(rows, cut.mrl[width]) for width, rows in encoded.mrl.items()]
+    return torch.stack([(made * leaf.grad).sum() for made, leaf in pairs if leaf.grad is not None]).sum(), 0.0
 
 
 def schedule(step: int, total: int) -> float:

@@ -117,6 +117,9 @@ class BaseModelConfig(StepSection):
     """Byte pairs of the tiny tokenizer, before its added tokens."""
     max_clips: int = Field(4000, ge=1, le=1_000_000)
     """Training clips that are read into memory (about 150 kB each)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """In what the tiny ones' training multiplies matrices; `auto`: bfloat16 where the processor has instructions for it
+    (two to three times as fast), float32 elsewhere. Weights are float32 either way."""
     vision: VisionStageConfig = VisionStageConfig()
     """First stage."""
     language: LanguageStageConfig = LanguageStageConfig()

@@ -11,7 +11,7 @@ Role: teaches every format before LoRA has to (LoRA on frozen, tied embeddings w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,6 +144,12 @@ class Lessons:
         self.caption_share = config.caption_share
         self.closeup_share = config.closeup_share if self.closeups else 0.0
         self.cropped = [example for example in self.closeups if example.crops]
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Every image that a lesson can show."""
+        for example in self.all:
+            yield from example.view
+            yield from example.crops.values()
 
     def batch(self, step: int, size: int) -> list[Lesson]:
         """`size` lessons."""

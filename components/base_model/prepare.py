@@ -120,7 +120,8 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
     head, vision_curve = None, None
     if isinstance(policy, NativePolicy):
         frames = frames_of(train, manifest.labels)
-        head, vision_curve = train_vision(policy, frames, crops_of(train, texts.choices), config.vision, config.seed)
+        crops = crops_of(train, texts.choices)
+        head, vision_curve = train_vision(policy, frames, crops, config.vision, config.seed, config.precision)
     else:
         policy.calibrate(sample_frames(train, config.seed))
     clock.lap("vision")
@@ -133,7 +134,7 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
         )
     lessons = Lessons(train, config.language, texts.thoughts, config.seed)
     key = work_key(config, inputs)
-    language_curve = train_language(policy, lessons, config.language, outputs.work, key)
+    language_curve = train_language(policy, lessons, config.language, outputs.work, key, config.precision)
     clock.lap("language")
     if validated:
         asked = read_asked(inputs.clips, inputs.trajectories, "validation", config.num_validation)

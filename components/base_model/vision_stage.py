@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional
 
 from components.base_model.config import VisionStageConfig
 from components.base_model.material import Example
+from components.shared.learning.parts import Parts
+from components.shared.learning.precision import Precision, autocast
 from components.shared.policy.images import patchify
 from components.shared.policy.native import NativePolicy
 from components.shared.policy.vision import encode_equal
@@ -23,6 +26,8 @@ from components.shared.runtime.progress import Progress
 
 SHIFT = 2
 LIGHT = 0.1
+PARTS = 2
+"""A step's batch in parts, computed side by side."""
 
 
 @dataclass
@@ -66,6 +71,11 @@ def crops_of(examples: Sequence[Example], choices: Sequence[str]) -> tuple[list[
     return images, np.array(values, np.int64)
 
 
+def share(number: int, part: int) -> int:
+    """How many of `number` items the part of a step has."""
+    return number // PARTS + (part < number % PARTS)
+
+
 def one_cycle(step: int, steps: int, peak: float) -> float:
     """Learning rate: linear up over the first tenth, then a cosine down to a fiftieth."""
     warm = max(1, steps // 10)
@@ -81,6 +91,7 @@ def train_vision(
     crops: tuple[list[np.ndarray], np.ndarray],
     config: VisionStageConfig,
     seed: int,
+    precision: Precision = "float32",
 ) -> tuple[torch.nn.Linear, list[tuple[float, float]]]:
     """Train the tower in place.
 
@@ -90,6 +101,7 @@ def train_vision(
         crops: Crops of the evidence with their values; may be empty.
         config: Steps, batch, rates.
         seed: Of batches and heads.
+        precision: Of products of matrices.
 
     Returns:
         The head (width -> labels, everything else, phase), for measuring, and the loss curve.
@@ -101,24 +113,32 @@ def train_vision(
         values = torch.nn.Linear(head.in_features, max(1, int(crops[1].max()) + 1 if len(crops[1]) else 1))
     visual.requires_grad_(True)
     parameters = [*visual.parameters(), *head.parameters(), *values.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
     curve = []
     bar = Progress(config.steps, "vision stage", unit="steps")
-    for step in range(config.steps):
-        rng = np.random.default_rng([seed, 1, step])
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, config.steps, config.learning_rate)
-        chosen = rng.integers(len(frames.where), size=config.batch)
+
+    def part_of(step: int, part: int) -> tuple[torch.Tensor, float]:
+        rng = np.random.default_rng([seed, 1, step, part])
+        chosen = rng.integers(len(frames.where), size=share(config.batch, part))
         images = np.stack([frames.pixels[clip][frame] for clip, frame in frames.where[chosen]])
-        loss = frame_loss(visual, patching, head, jitter(images, rng), frames, chosen, config.phase_weight)
-        if len(crops[0]) and config.crops:
-            loss = loss + config.crop_weight * crop_loss(visual, patching, values, crops, config.crops, rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        curve.append((float(step), loss.item()))
-        bar.advance(note=f"loss {curve[-1][1]:.3f}")
+        with autocast(precision):
+            loss = frame_loss(visual, patching, head, jitter(images, rng), frames, chosen, config.phase_weight)
+            loss = loss * (len(chosen) / config.batch)
+            if len(crops[0]) and (number := share(config.crops, part)):
+                seen = crop_loss(visual, patching, values, crops, number, rng)
+                loss = loss + config.crop_weight * number / config.crops * seen
+        return loss, loss.item()
+
+    with Parts(parameters) as parts:
+        for step in range(config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(step, config.steps, config.learning_rate)
+            optimizer.zero_grad(set_to_none=True)
+            losses = parts.add_gradients([partial(part_of, step, part) for part in range(min(PARTS, config.batch))])
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            curve.append((float(step), sum(losses)))
+            bar.advance(note=f"loss {curve[-1][1]:.3f}")
     visual.requires_grad_(False)
     standardise(policy, head, frames, seed)
     return head, curve
@@ -149,7 +169,7 @@ def standardise(policy: NativePolicy, head: torch.nn.Linear, frames: Frames, see
 def frame_loss(visual, patching, head, images, frames, chosen, phase_weight):  # type: ignore[no-untyped-def]
     """Label and phase loss of one batch of frames."""
     patches, grid = patchify(images, patching)
-    output = head(encode_equal(visual, patches, grid).mean(1))
+    output = head(encode_equal(visual, patches, grid).mean(1)).float()
     truth = torch.from_numpy(frames.labels[chosen])
     phase = torch.from_numpy(frames.phases[chosen])
     return functional.cross_entropy(output[:, :-1], truth) + phase_weight * functional.mse_loss(output[:, -1], phase)
@@ -162,7 +182,7 @@ def crop_loss(visual, patching, values, crops, number, rng):  # type: ignore[no-
     shape = images[picked[0]].shape
     same = [index for index in picked if images[index].shape == shape]
     patches, grid = patchify(np.stack([images[index] for index in same]), patching)
-    output = values(encode_equal(visual, patches, grid).mean(1))
+    output = values(encode_equal(visual, patches, grid).mean(1)).float()
     return functional.cross_entropy(output, torch.from_numpy(truth[same]))
 
 

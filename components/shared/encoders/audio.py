@@ -16,12 +16,14 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from components.shared.encoders.config import EncoderConfig
 from components.shared.encoders.matryoshka import Encoded, nested
-from components.shared.encoders.perceiver import Pool
+from components.shared.encoders.perceiver import Pool, masked_mean
 from components.shared.runtime.errors import InputError
 
 SAMPLE_RATE = 16000
 STRIDE = 2
 """Whisper's second convolution halves the mel rate: at its own hop of 160 one state is 20 ms."""
+HEARD_S = 0.5
+"""How far from a moment a sound may be to tell what is under way then (s)."""
 
 
 def decode_audio(encoded: bytes) -> np.ndarray:
@@ -35,10 +37,15 @@ def decode_audio(encoded: bytes) -> np.ndarray:
     pieces: list[np.ndarray] = []
     try:
         with av.open(io.BytesIO(encoded), mode="r") as container:
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-            for frame in container.decode(audio=0):
-                pieces += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-            pieces += [out.to_ndarray()[0] for out in resampler.resample(None)]
+            codec = container.streams.audio[0].codec_context
+            if (str(codec.format and codec.format.name), codec.channels, codec.sample_rate) == ("s16", 1, SAMPLE_RATE):
+                # as clips hold it; what the resampler would give, in half the time
+                pieces += [frame.to_ndarray()[0] / np.float32(2**15) for frame in container.decode(audio=0)]
+            else:
+                resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+                for frame in container.decode(audio=0):
+                    pieces += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+                pieces += [out.to_ndarray()[0] for out in resampler.resample(None)]
     except (av.FFmpegError, IndexError) as error:
         raise InputError(f"a sound of {len(encoded)} bytes cannot be decoded ({error}), so no embedding.") from error
     return np.concatenate(pieces).astype(np.float32) if pieces else np.zeros(0, np.float32)
@@ -65,7 +72,8 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.widths, self.tower = config.widths, tower
         self.positions = int(tower.config.max_source_positions)
-        self.hop = config.audio_tower.hop_length
+        self.hop, self.states_per_token = config.audio_tower.hop_length, config.audio_tower.states_per_token
+        self.centred = config.audio_tower.centred and not config.audio_tower.pretrained
         seconds = self.positions * STRIDE * self.hop / SAMPLE_RATE
         self.extractor = WhisperFeatureExtractor(
             feature_size=int(tower.config.num_mel_bins),
@@ -84,7 +92,7 @@ class AudioEncoder(nn.Module):
         )
 
     def mel(self, sounds: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """16 kHz sounds -> log-mel (B, bins, frames) padded to the window, mask (B, positions) of real states."""
+        """16 kHz sounds -> log-mel (B, bins, frames) padded to the window, mask (B, states) of real states."""
         features = self.extractor(
             list(sounds), sampling_rate=SAMPLE_RATE, return_tensors="np", padding="max_length", truncation=True
         )["input_features"]
@@ -92,12 +100,57 @@ class AudioEncoder(nn.Module):
         mel = torch.zeros(len(sounds), features.shape[1], frames)
         mel[:, :, : features.shape[2]] = torch.from_numpy(features[:, :, :frames])
         states = torch.tensor([max(1, min(self.positions, -(-len(sound) // (self.hop * STRIDE)))) for sound in sounds])
-        return mel, torch.arange(self.positions)[None] < states[:, None]
+        mask = torch.arange(self.positions)[None] < states[:, None]
+        if self.centred:
+            real = mask.repeat_interleave(STRIDE, dim=1)[:, None]
+            mel = (mel - (mel * real).sum(2, keepdim=True) / real.sum(2, keepdim=True)) * real
+        return mel, mask
 
-    def forward(self, mel: torch.Tensor, mask: torch.Tensor) -> Encoded:
-        """mel (B, bins, frames), mask (B, positions) -> Encoded."""
+    def features(self, mel: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tower's states averaged into tokens; can be cached where the tower is frozen.
+
+        Args:
+            mel: (B, bins, frames).
+            mask: (B, states).
+
+        Returns:
+            Features (B, L, hidden) and a mask (B, L) of the tokens that hold any sound.
+        """
+        states = self.tower(mel.to(self.tower.device)).last_hidden_state
+        width = self.states_per_token
+        missing = -states.shape[1] % width
+        real = torch.nn.functional.pad(mask.to(states.device), (0, missing)).unflatten(1, (-1, width))
+        states = torch.nn.functional.pad(states, (0, 0, 0, missing)).unflatten(1, (-1, width))
+        return masked_mean(states.flatten(0, 1), real.flatten(0, 1)).unflatten(0, real.shape[:2]), real.any(2)
+
+    def times_s(self, tokens: int) -> torch.Tensor:
+        """(tokens,) seconds at which tokens begin."""
+        return torch.arange(tokens) * (self.states_per_token * self.hop * STRIDE / SAMPLE_RATE)
+
+    def embed(self, features: torch.Tensor, mask: torch.Tensor) -> Encoded:
+        """Whole sounds: features (B, L, hidden), mask (B, L) -> Encoded."""
         device = self.tower.device
-        tokens = self.projector(self.tower(mel.to(device)).last_hidden_state)
-        times = torch.arange(tokens.shape[1], device=device) * (self.hop * STRIDE / SAMPLE_RATE)
+        tokens = self.projector(features.to(device))
+        times = self.times_s(tokens.shape[1]).to(device)
         pooled, sequence = self.pool(tokens, mask.to(device), times.expand(len(tokens), -1))
         return Encoded(pooled, sequence, nested(pooled, self.widths))
+
+    def moments(self, features: torch.Tensor, times_s: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Embeddings of moments: what is heard within HEARD_S of a time.
+
+        Args:
+            features: (B, L, hidden).
+            times_s: (B, T) seconds.
+
+        Returns:
+            width -> (B, T, width), rows of length one.
+        """
+        tokens = self.projector(features.to(self.tower.device))
+        middles = self.times_s(tokens.shape[1]) + self.times_s(2)[1] / 2
+        near = ((times_s[..., None] - middles).abs() <= HEARD_S).to(tokens)
+        near = near / near.sum(-1, keepdim=True).clamp(min=1)
+        return nested(near @ tokens, self.widths)
+
+    def forward(self, mel: torch.Tensor, mask: torch.Tensor) -> Encoded:
+        """mel (B, bins, frames), mask (B, states) -> Encoded."""
+        return self.embed(*self.features(mel, mask))

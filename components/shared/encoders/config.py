@@ -84,6 +84,11 @@ class AudioShape(Section):
     """Depth of the tiny tower."""
     heads: int = Field(4, ge=1, le=20)
     """Attention heads of the tiny tower."""
+    states_per_token: int = Field(5, ge=1, le=50)
+    """States of the tower (40 ms each at the default hop) averaged into one token."""
+    centred: bool = True
+    """Take each band's mean over the sound from the log-mel, so that the room's steady noise does not count; never done
+    for a pretrained tower, which was not trained so."""
 
 
 class EncoderConfig(Section):

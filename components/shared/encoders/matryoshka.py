@@ -36,4 +36,5 @@ def nested(pooled: torch.Tensor, widths: Sequence[int]) -> dict[int, torch.Tenso
     """
     if max(widths) > pooled.shape[-1]:
         raise ValueError(f"width {max(widths)} is larger than the embedding's {pooled.shape[-1]} coordinates.")
+    pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))  # products before it may be in bfloat16
     return {width: F.normalize(pooled[..., :width], dim=-1) for width in widths}

@@ -208,8 +208,9 @@ class DecoderPolicy(Policy):
 
     def layer_states(self, rows: Sequence[Encoded], layer: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(last hidden states, normalised states after `layer` decoder layers), both (B, L, D)."""
-        embeds, mask, positions = self.embed(rows, left=False)
-        output = self.run(embeds, None if bool(mask.all()) else mask, positions, every_layer=layer is not None)
+        embeds, _, positions = self.embed(rows, left=False)
+        # No mask: what pads a row on the right is never seen by the tokens before it.
+        output = self.run(embeds, None, positions, every_layer=layer is not None)
         last = output.last_hidden_state
         return last, last if layer is None else self.language.norm(output.hidden_states[layer])
 

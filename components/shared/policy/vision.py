@@ -8,6 +8,7 @@ Not guaranteed: correctness of cached features after the tower's weights change;
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -78,6 +79,7 @@ class FeatureCache:
         self.compute, self.max_bytes, self.size_bytes = compute, max_bytes, 0
         self.hits = self.misses = 0
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._features)
@@ -99,6 +101,10 @@ class FeatureCache:
         """
         if keys is None:
             keys = [image_key(image) for image in images]
+        with self._lock:  # parts of a step look features up side by side
+            return self._encode(keys, images, batch)
+
+    def _encode(self, keys: Sequence[bytes], images: Sequence[np.ndarray], batch: int) -> list[torch.Tensor]:
         found = {key: self._features[key] for key in keys if key in self._features}
         missing = {key: image for key, image in zip(keys, images) if key not in found}
         self.hits += len(keys) - len(missing)

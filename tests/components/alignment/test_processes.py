@@ -1,4 +1,4 @@
-"""Two processes over gloo: the loss and gradient of a step, all three modalities, are those of one process."""
+"""Two processes over gloo: the loss and gradient of a step of each stage, all three modalities, are those of one."""
 
 import subprocess
 import sys
@@ -27,6 +27,7 @@ CONFIG = AlignmentConfig(
         audio_tower=AudioShape(hidden=16, layers=1, heads=2, num_mel_bins=20, seconds=1.0),
     ),
     frame_steps=2, frames_per_step=6, clip_steps=2, clips_per_step=CLIPS, sounds_per_step=6, seed=1,
+    precision="float32",
 )  # fmt: skip
 
 
@@ -45,8 +46,12 @@ def corpus() -> Corpus:
     return made
 
 
-def step(folder: Path) -> Trainer:
-    """One step on clips; log-mel is made up, since what is checked is the training step."""
+STAGES = {"moments": 0, "clips": 2}
+"""A step of each stage."""
+
+
+def trained(folder: Path, step: int) -> Trainer:
+    """After one step; log-mel is made up, since what is checked is the training step."""
     torch.manual_seed(0)
     model = build_model(CONFIG.encoder, [*corpus().captions, *PHRASES])
     trainer = Trainer(CONFIG, model, corpus(), PHRASES, folder, "key", Group("cpu"))
@@ -54,29 +59,34 @@ def step(folder: Path) -> Trainer:
     positions = model.audio.positions
     trainer.mels = (torch.randn(CLIPS, 20, 2 * positions, generator=generator), torch.ones(CLIPS, positions) > 0)
     model.train()
-    trainer.losses = [trainer.step(2)]  # clips, sound and frames
+    with trainer.parts:
+        trainer.losses = [trainer.step(step)]
     return trainer
 
 
 def test_two_processes_equal_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     subprocess.run([*command, str(tmp_path)], check=True, timeout=200)
-    alone = step(tmp_path / "alone")
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert torch.allclose(torch.tensor(found["losses"]), torch.tensor(alone.losses), rtol=1e-4)
+    for stage, number in STAGES.items():
+        alone = trained(tmp_path / "alone", number)
         gradients = {name: p.grad for name, p in alone.model.named_parameters() if p.grad is not None}
-        assert found["gradients"].keys() == gradients.keys()
-        assert any(name.startswith("audio.tower") for name in gradients)
-        for name, gradient in gradients.items():
-            scale = float(gradient.abs().max())
-            assert torch.allclose(found["gradients"][name], gradient, atol=2e-3 * scale + 1e-6), name
+        towers = {name.partition(".tower")[0] for name in gradients if ".tower" in name}
+        assert towers == ({"vision", "audio", "text"} if stage == "moments" else {"text"})
+        assert {"audio.projector.0.weight", "vision.projector.1.weight"} <= gradients.keys()
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{stage}-{rank}.pt", weights_only=True)
+            assert torch.allclose(torch.tensor(found["losses"]), torch.tensor(alone.losses), rtol=1e-4)
+            assert found["gradients"].keys() == gradients.keys()
+            for name, gradient in gradients.items():
+                scale = float(gradient.abs().max())
+                assert torch.allclose(found["gradients"][name], gradient, atol=2e-3 * scale + 1e-6), name
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    done = step(out)
-    kept = {name: p.grad for name, p in done.model.named_parameters() if p.grad is not None}
-    torch.save({"losses": done.losses, "gradients": kept}, out / f"{done.group.rank}.pt")
+    for stage, number in STAGES.items():
+        done = trained(out, number)
+        kept = {name: p.grad for name, p in done.model.named_parameters() if p.grad is not None}
+        torch.save({"losses": done.losses, "gradients": kept}, out / f"{stage}-{done.group.rank}.pt")
     done.group.close()

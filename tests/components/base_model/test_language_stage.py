@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components.base_model.language_stage import backward, dense_loss, of_like_length
+from components.base_model.language_stage import MOST, dense_loss, fact_tokens, lesson_parts, of_like_length
 from components.base_model.lessons import Facts, Lesson
+from components.shared.learning.parts import Parts
 from components.shared.policy.interface import Message
 from components.shared.policy.tiny import TinySize, build_tiny
 
@@ -35,6 +36,16 @@ def test_groups_of_like_length(lengths, groups):
     assert of_like_length(lengths) == groups
 
 
+def test_no_part_is_so_large_that_others_wait_for_it():
+    assert [len(group) for group in of_like_length([9] * (2 * MOST + 1))] == [MOST, MOST, 1]
+
+
+def add_gradients(policy, lessons, dense_weight=0.0, weight=1.0, precision="float32"):
+    found = lesson_parts(policy, lessons, dense_weight, weight, precision)
+    with Parts(policy.trainable_parameters()) as parts:
+        return parts.add_gradients([part.run for part in found])
+
+
 def test_the_dense_loss_equals_a_reference(policy):
     one = lesson()
     row = policy.layout.encode(one.conversation)
@@ -50,14 +61,15 @@ def test_the_dense_loss_equals_a_reference(policy):
         ids = [policy.codec.encode(text)[0] for text in candidates]
         logits = states[0, at] @ weight[ids].T
         expected = expected + functional.cross_entropy(logits, torch.tensor(truth))
-    assert torch.allclose(dense_loss(policy, states, [row], [one.facts]), expected, atol=1e-6)
+    found = dense_loss(policy, states, [row], [one.facts], fact_tokens(policy, [one.facts]))
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_facts_that_are_no_single_token_are_left_out(policy):
     one = lesson(facts=(Facts(), Facts(LABELS[2], "1.0"), Facts()))
     row = policy.layout.encode(one.conversation)
     states = policy.hidden_states([row])
-    only_start = dense_loss(policy, states, [row], [one.facts])
+    only_start = dense_loss(policy, states, [row], [one.facts], fact_tokens(policy, [one.facts]))
     assert float(only_start) == pytest.approx(0.0, abs=1e-6)  # one candidate
 
 
@@ -67,7 +79,7 @@ def test_the_weight_scales_the_gradient(policy):
     for weight in (1.0, 0.25):
         for parameter in policy.trainable_parameters():
             parameter.grad = None
-        backward(policy, [one], 0.5, weight)
+        add_gradients(policy, [one], 0.5, weight)
         grown.append(policy.language.embed_tokens.weight.grad.clone())
     assert torch.allclose(0.25 * grown[0], grown[1], atol=1e-7)
 
@@ -81,7 +93,7 @@ def test_grouping_does_not_change_the_gradient(policy):
         for parameter in policy.trainable_parameters():
             parameter.grad = None
         for batch in batches:
-            backward(policy, batch, 0.0)
+            add_gradients(policy, batch)
         return [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None]
 
     grouped = gradients([lessons])

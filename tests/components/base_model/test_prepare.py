@@ -122,18 +122,18 @@ def test_killed_in_the_language_stage_it_ends_the_same(straight, material, tmp_p
     from components.base_model import language_stage
 
     monkeypatch.setattr(language_stage, "CHECKPOINT_EVERY", 20)
-    real, calls = language_stage.backward, []
+    real, calls = language_stage.Parts.add_gradients, []
 
     def failing(*arguments):
         calls.append(1)
-        if len(calls) == 50:
+        if len(calls) == 40 + 30:  # after the steps of the vision stage
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(language_stage, "backward", failing)
+    monkeypatch.setattr(language_stage.Parts, "add_gradients", failing)
     with pytest.raises(KeyboardInterrupt):
         run(material, tmp_path)
-    monkeypatch.setattr(language_stage, "backward", real)
+    monkeypatch.setattr(language_stage.Parts, "add_gradients", real)
     run(material, tmp_path)
     weights = "model.safetensors"
     assert (tmp_path / "model" / weights).read_bytes() == (straight[1] / "model" / weights).read_bytes()
