@@ -27,7 +27,7 @@ import torch
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import Corpus, number
 from components.alignment.features import frame_features, log_mels, sound_features
-from components.shared.encoders.losses import MAX_LOG_SCALE, contrastive_loss, gather_rows
+from components.shared.encoders.losses import MAX_LOG_SCALE, class_loss, contrastive_loss, gather_rows
 from components.shared.encoders.matryoshka import Encoded
 from components.shared.encoders.model import AlignmentModel
 from components.shared.encoders.vision import to_pixels
@@ -40,6 +40,8 @@ from components.shared.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+SOUND_PARTS = 2
+"""A step's sounds in parts: their tower costs more than a step's frames."""
 Curve = list[tuple[float, float]]
 
 
@@ -121,7 +123,8 @@ class Trainer:
         for parameter in used:
             if parameter.grad is not None:
                 parameter.grad.div_(self.group.size)
-        torch.nn.utils.clip_grad_norm_(used, 1.0)
+        for options in self.optimizer.param_groups:  # apart: what hears has the larger gradient and would slow the rest
+            torch.nn.utils.clip_grad_norm_(options["params"], 1.0)
         self.optimizer.step()
         with torch.no_grad():
             self.model.log_scale.clamp_(max=MAX_LOG_SCALE)
@@ -136,9 +139,8 @@ class Trainer:
         work = [self.part(lambda: self.frames_against_phrases(self.model.vision.frame_features(pixels), rows))]
         if (model := self.model.audio) is not None and self.heard.any():
             mel, real = self.log_mels()
-            at = self.some_sounds(rng)
-            heard = lambda: model.features(mel[at].float(), real[at])[0]
-            work.append(self.part(lambda: self.sounds_against_phrases(heard(), at)))
+            hear = lambda at: self.sounds_against_phrases(model.features(mel[at].float(), real[at])[0], at)
+            work += [self.part(partial(hear, self.some_sounds(rng))) for _ in range(SOUND_PARTS)]
         return sum(self.parts.add_gradients(work))
 
     def clips_step(self, rng: np.random.Generator) -> float:
@@ -199,7 +201,8 @@ class Trainer:
     def some_sounds(self, rng: np.random.Generator) -> np.ndarray:
         """Random clips that have sound."""
         with_sound = np.flatnonzero(self.heard)
-        return self.share(with_sound[rng.integers(len(with_sound), size=self.config.sounds_per_step)])
+        number = max(self.group.size, self.config.sounds_per_step // SOUND_PARTS)
+        return self.share(with_sound[rng.integers(len(with_sound), size=number)])
 
     # -- features ----------------------------------------------------------------------------------------------------
 
@@ -232,20 +235,41 @@ class Trainer:
 
     def frames_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Single frames, features (n, K, width), against the phrases of their labels."""
-        labels = self.train.labels[rows[:, 0], rows[:, 1]]
-        return self.loss(
-            {"vision": self.model.vision.frames(features).mrl, "text": self.texts(self.phrases, labels).mrl}, labels, {}
-        )
+        labels = torch.from_numpy(self.train.labels[rows[:, 0], rows[:, 1]])
+        seen, text = self.model.vision.frames(features).mrl, self.model.text(self.phrases).mrl
+        return self.phrase_loss(seen, text, labels, self.model.log_scale)
 
     def sounds_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Moments of sound, features (n, L, hidden), against the phrases of what is under way then."""
+        """Moments of sound, features (n, L, hidden), against the phrases of what is under way then.
+
+        Phrases and temperature stand still for it: sound, which tells less, follows what frames and texts agree on.
+        """
         assert self.model.audio is not None
-        labels = self.train.labels[rows].reshape(-1)
+        labels = torch.from_numpy(self.train.labels[rows].reshape(-1))
         moments = self.model.audio.moments(features, torch.from_numpy(self.train.times_s[rows]))
-        heard = {width: embedded.flatten(0, 1) for width, embedded in moments.items()}
-        text = self.texts(self.phrases, np.maximum(labels, 0)).mrl
-        known = torch.from_numpy(labels >= 0).to(self.model.vision.device)
-        return self.loss({"audio": heard, "text": text}, labels, {"audio": known})
+        with torch.no_grad():
+            text = self.model.text(self.phrases).mrl
+        scale = self.model.log_scale.detach()
+        return self.phrase_loss({width: rows.flatten(0, 1) for width, rows in moments.items()}, text, labels, scale)
+
+    def phrase_loss(
+        self,
+        embedded: dict[int, torch.Tensor],
+        phrases: dict[int, torch.Tensor],
+        labels: torch.Tensor,
+        log_scale: torch.Tensor,
+    ) -> torch.Tensor:
+        """The loss of the moments of all ranks that have a label."""
+        labels = gather_rows(labels.to(self.model.vision.device))
+        known = labels >= 0
+        return class_loss(
+            {width: gather_rows(rows)[known] for width, rows in embedded.items()},
+            phrases,
+            labels[known],
+            log_scale,
+            w_clip=self.config.w_clip,
+            w_mrl=self.config.w_mrl,
+        )
 
     def texts(self, texts: list[str], wanted: np.ndarray) -> Encoded:
         """Embeddings of `texts[wanted]`, each distinct text encoded once."""

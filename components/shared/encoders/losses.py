@@ -46,6 +46,41 @@ def symmetric_infonce(
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
+def class_infonce(
+    items: torch.Tensor, classes: torch.Tensor, labels: torch.Tensor, log_scale: torch.Tensor
+) -> torch.Tensor:
+    """`symmetric_infonce(items, classes[labels], log_scale, labels)` where the texts are few: B · K products, not B².
+
+    A class that stands n times among the columns counts n times in a row's sum; the rows of a class are all the same.
+
+    Args:
+        items: (B, w), rows of length one.
+        classes: (K, w), rows of length one.
+        labels: (B,) each item's class.
+        log_scale: As above.
+    """
+    logits = torch.exp(torch.clamp(log_scale, max=MAX_LOG_SCALE)) * items @ classes.T
+    counts = torch.bincount(labels, minlength=len(classes)).to(logits.dtype)
+    own = logits.gather(1, labels[:, None]).squeeze(1).mean()
+    to_class = torch.logsumexp(logits + counts.log(), dim=1).mean() - own
+    to_items = (counts / len(items) * torch.logsumexp(logits, dim=0)).sum() - own
+    return (to_class + to_items) / 2
+
+
+def class_loss(
+    items: Mapping[int, torch.Tensor],
+    classes: Mapping[int, torch.Tensor],
+    labels: torch.Tensor,
+    log_scale: torch.Tensor,
+    *,
+    w_clip: float = 1.0,
+    w_mrl: float = 1.0,
+) -> torch.Tensor:
+    """L of the module's docstring of one pair, items (B, width) by width against few classes (K, width)."""
+    per_width = {width: class_infonce(rows, classes[width], labels, log_scale) for width, rows in items.items()}
+    return w_clip * per_width[max(per_width)] + w_mrl * torch.stack(list(per_width.values())).sum()
+
+
 def contrastive_loss(
     embeddings: Mapping[str, Mapping[int, torch.Tensor]],
     log_scale: torch.Tensor,

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from components.shared.encoders.losses import contrastive_loss, gather_rows, symmetric_infonce
+from components.shared.encoders.losses import (
+    class_infonce,
+    class_loss,
+    contrastive_loss,
+    gather_rows,
+    symmetric_infonce,
+)
 from components.shared.encoders.matryoshka import nested
 
 
@@ -95,3 +101,23 @@ def test_nothing_to_contrast_is_an_error():
 def test_gather_alone_is_identity():
     x = unit(3, 4, 1)
     assert gather_rows(x) is x
+
+
+def test_few_classes_cost_less_and_give_the_same_loss_and_gradient():
+    items, classes = unit(9, 4, 1).requires_grad_(), unit(5, 4, 2).requires_grad_()
+    labels = torch.tensor([0, 3, 3, 1, 0, 3, 4, 0, 1])  # class 2 does not occur
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    whole = symmetric_infonce(items, classes[labels], scale, labels)
+    short = class_infonce(items, classes, labels, scale)
+    assert short.item() == pytest.approx(whole.item(), rel=1e-12)
+    wanted = torch.autograd.grad(whole, (items, classes, scale))
+    found = torch.autograd.grad(short, (items, classes, scale))
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in zip(wanted, found, strict=True))
+
+
+def test_the_class_loss_sums_widths_as_the_contrastive_loss_does():
+    items, classes, labels = unit(6, 8, 1), unit(3, 8, 2), torch.tensor([0, 1, 1, 2, 0, 1])
+    scale = torch.tensor(0.7, dtype=torch.float64)
+    got = class_loss(nested(items, (2, 8)), nested(classes, (2, 8)), labels, scale, w_clip=0.7, w_mrl=0.3)
+    pair = {"vision": nested(items, (2, 8)), "text": nested(classes[labels], (2, 8))}
+    assert got.item() == pytest.approx(contrastive_loss(pair, scale, groups=labels, w_clip=0.7, w_mrl=0.3).item())
