@@ -34,7 +34,7 @@ from components.shared.encoders.vision import to_pixels
 from components.shared.learning import checkpoint
 from components.shared.learning.group import Group
 from components.shared.learning.parts import Part, Parts
-from components.shared.learning.precision import autocast
+from components.shared.learning.precision import products_in
 from components.shared.runtime.live import LiveCurves
 from components.shared.runtime.progress import Progress
 
@@ -185,7 +185,7 @@ class Trainer:
         """The call, its matrices multiplied in the section's precision."""
 
         def run() -> T:
-            with autocast(self.config.precision, self.group.device):
+            with products_in(self.config.precision, self.group.device):
                 return call()
 
         return run

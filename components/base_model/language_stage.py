@@ -19,7 +19,7 @@ from components.base_model.lessons import Facts, Lesson, Lessons
 from components.base_model.vision_stage import one_cycle
 from components.shared.learning import checkpoint
 from components.shared.learning.parts import Parts
-from components.shared.learning.precision import Precision, autocast
+from components.shared.learning.precision import Precision, products_in
 from components.shared.policy.decoder import DecoderPolicy
 from components.shared.policy.layout import Encoded
 from components.shared.runtime.progress import Progress
@@ -51,7 +51,7 @@ def train_language(
         The loss curve.
     """
     policy.train_language()
-    with autocast(precision):
+    with products_in(precision):
         policy.warm(lessons.images())
     parameters = policy.trainable_parameters()
     decay = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -104,7 +104,7 @@ class LessonPart:
 
     def run(self) -> tuple[torch.Tensor, float]:
         """(loss, its share of the batch's mean NLL, weight included)."""
-        with autocast(self.precision):
+        with products_in(self.precision):
             finals, middle = self.policy.pretraining_states(self.rows)
         where, targets = self.policy.learned(self.rows, middle.shape[1])
         supervised = [

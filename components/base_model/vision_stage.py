@@ -18,7 +18,7 @@ from torch.nn import functional
 from components.base_model.config import VisionStageConfig
 from components.base_model.material import Example
 from components.shared.learning.parts import Parts
-from components.shared.learning.precision import Precision, autocast
+from components.shared.learning.precision import Precision, products_in
 from components.shared.policy.images import patchify
 from components.shared.policy.native import NativePolicy
 from components.shared.policy.vision import encode_equal
@@ -121,7 +121,7 @@ def train_vision(
         rng = np.random.default_rng([seed, 1, step, part])
         chosen = rng.integers(len(frames.where), size=share(config.batch, part))
         images = np.stack([frames.pixels[clip][frame] for clip, frame in frames.where[chosen]])
-        with autocast(precision):
+        with products_in(precision):
             loss = frame_loss(visual, patching, head, jitter(images, rng), frames, chosen, config.phase_weight)
             loss = loss * (len(chosen) / config.batch)
             if len(crops[0]) and (number := share(config.crops, part)):

@@ -26,7 +26,7 @@ CONFIG = AlignmentConfig(
         text_tower=TextShape(vocabulary=300, hidden=16, layers=1, heads=2),
         audio_tower=AudioShape(hidden=16, layers=1, heads=2, num_mel_bins=20, seconds=1.0),
     ),
-    frame_steps=2, frames_per_step=6, clip_steps=2, clips_per_step=CLIPS, sounds_per_step=6, seed=1,
+    frame_steps=2, frames_per_step=6, clip_steps=2, clips_per_step=CLIPS, sounds_per_step=8, seed=1,
     precision="float32",
 )  # fmt: skip
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from components.shared.learning.parts import Parts
-from components.shared.learning.precision import autocast, multiplies_bfloat16
 
 
 @pytest.fixture
@@ -72,16 +71,3 @@ def test_gradients_are_added_to_those_there_are_and_unused_parameters_keep_none(
 def test_a_parts_error_reaches_the_caller(two_threads):
     with Parts([torch.nn.Parameter(torch.ones(1))]) as parts, pytest.raises(ZeroDivisionError):
         parts.add_gradients([lambda: 1 / 0])
-
-
-@pytest.mark.parametrize(
-    "precision, expected",
-    [
-        ("float32", torch.float32),
-        ("bfloat16", torch.bfloat16),
-        ("auto", torch.bfloat16 if multiplies_bfloat16() else torch.float32),
-    ],
-)
-def test_precision_of_products(precision, expected):
-    with autocast(precision):
-        assert torch.nn.functional.linear(torch.ones(2, 4), torch.ones(3, 4)).dtype == expected
