@@ -325,7 +325,8 @@ def back(encoded: Encoded, cut: Encoded) -> tuple[torch.Tensor, float]:
     """A part whose gradient is what the cut embeddings' gradients give in what made them."""
     pairs = [(encoded.pooled, cut.pooled), (encoded.sequence, cut.sequence)]
     pairs += [(rows, cut.mrl[width]) for width, rows in encoded.mrl.items()]
-    return torch.stack([(made * leaf.grad).sum() for made, leaf in pairs if leaf.grad is not None]).sum(), 0.0
+    loss = encoded.pooled.sum() * 0  # where nothing was contrasted with it
+    return sum(((made * leaf.grad).sum() for made, leaf in pairs if leaf.grad is not None), loss), 0.0
 
 
 def schedule(step: int, total: int) -> float:
