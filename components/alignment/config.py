@@ -20,14 +20,14 @@ class AlignmentConfig(StepSection):
     long each lasts (`briefly` under a second, `for a while` over two)."""
     max_clips: int = Field(2500, ge=2)
     """Most training clips read (their policy frames are held in memory)."""
-    frame_steps: int = Field(100, ge=0, le=200_000)
+    frame_steps: int = Field(120, ge=0, le=200_000)
     """Steps that tune the image tower on single frames (and the sound tower on moments of sound); 0 leaves them as they
     are. Skipped where the image tower is frozen."""
     frames_per_step: int = Field(128, ge=2, le=4096)
     """Frames in one such step."""
     sounds_per_step: int = Field(64, ge=1, le=4096)
     """Sounds in one such step; a clip has as many moments as frames."""
-    clip_steps: int = Field(200, ge=0, le=200_000)
+    clip_steps: int = Field(260, ge=0, le=200_000)
     """Steps that then train pooling, projectors and text on whole clips, over cached features of frames and sounds."""
     clips_per_step: int = Field(64, ge=2, le=4096)
     """Clips in one such step."""

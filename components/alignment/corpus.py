@@ -8,6 +8,7 @@ not used as single frames.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.runtime.errors import InputError
+from components.shared.runtime.reproducibility import cpu_threads
 from components.shared.samples.clip import ClipMeta
-from components.shared.samples.clip_shards import read_clips
+from components.shared.samples.clip_shards import read_views
 from components.shared.work.manifest import Manifest
 
 MIN_RUN = 2
@@ -91,15 +93,17 @@ def read_corpus(
     Raises:
         InputError: clips of different frame sizes.
     """
-    metas, frames, sounds = [], [], []
-    for clip in read_clips(artifact, split):
+    metas, clips, sounds = [], [], []
+    for clip in read_views(artifact, split):
         if usable(clip.meta, manifest, style):
             metas.append(clip.meta)
-            frames.append(clip.view_frames)
+            clips.append(clip)
             sounds.append(clip.audio_flac if audio else None)
     if max_clips is not None and len(metas) > max_clips:
         kept = np.linspace(0, len(metas) - 1, max_clips).astype(int)
-        metas, frames, sounds = ([items[i] for i in kept] for items in (metas, frames, sounds))  # type: ignore[assignment]
+        metas, clips, sounds = ([items[i] for i in kept] for items in (metas, clips, sounds))  # type: ignore[assignment]
+    with ThreadPoolExecutor(cpu_threads()) as threads:  # the decoder works outside Python's lock
+        frames = list(threads.map(lambda clip: clip.view_frames, clips))
     if len({item.shape[1:] for item in frames}) > 1:
         raise InputError(
             f"split {split} has frames of sizes {sorted({item.shape[1:] for item in frames})}; one is needed."

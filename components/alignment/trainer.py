@@ -123,8 +123,7 @@ class Trainer:
         for parameter in used:
             if parameter.grad is not None:
                 parameter.grad.div_(self.group.size)
-        for options in self.optimizer.param_groups:  # apart: what hears has the larger gradient and would slow the rest
-            torch.nn.utils.clip_grad_norm_(options["params"], 1.0)
+        torch.nn.utils.clip_grad_norm_(used, 1.0)
         self.optimizer.step()
         with torch.no_grad():
             self.model.log_scale.clamp_(max=MAX_LOG_SCALE)
@@ -235,38 +234,27 @@ class Trainer:
 
     def frames_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Single frames, features (n, K, width), against the phrases of their labels."""
-        labels = torch.from_numpy(self.train.labels[rows[:, 0], rows[:, 1]])
-        seen, text = self.model.vision.frames(features).mrl, self.model.text(self.phrases).mrl
-        return self.phrase_loss(seen, text, labels, self.model.log_scale)
+        return self.phrase_loss(self.model.vision.frames(features).mrl, self.train.labels[rows[:, 0], rows[:, 1]])
 
     def sounds_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Moments of sound, features (n, L, hidden), against the phrases of what is under way then.
-
-        Phrases and temperature stand still for it: sound, which tells less, follows what frames and texts agree on.
-        """
+        """Moments of sound, features (n, L, hidden), against the phrases of what is under way then."""
         assert self.model.audio is not None
-        labels = torch.from_numpy(self.train.labels[rows].reshape(-1))
         moments = self.model.audio.moments(features, torch.from_numpy(self.train.times_s[rows]))
-        with torch.no_grad():
-            text = self.model.text(self.phrases).mrl
-        scale = self.model.log_scale.detach()
-        return self.phrase_loss({width: rows.flatten(0, 1) for width, rows in moments.items()}, text, labels, scale)
+        heard = {width: embedded.flatten(0, 1) for width, embedded in moments.items()}
+        return self.phrase_loss(heard, self.train.labels[rows].reshape(-1))
 
-    def phrase_loss(
-        self,
-        embedded: dict[int, torch.Tensor],
-        phrases: dict[int, torch.Tensor],
-        labels: torch.Tensor,
-        log_scale: torch.Tensor,
-    ) -> torch.Tensor:
-        """The loss of the moments of all ranks that have a label."""
-        labels = gather_rows(labels.to(self.model.vision.device))
-        known = labels >= 0
+    def phrase_loss(self, embedded: dict[int, torch.Tensor], labels: np.ndarray) -> torch.Tensor:
+        """The loss of the moments of all ranks that have a label, each distinct phrase encoded once."""
+        everywhere = gather_rows(torch.from_numpy(labels).to(self.model.vision.device))
+        known = everywhere >= 0
+        if not bool(known.any()):
+            return sum((rows.sum() * 0 for rows in embedded.values()), self.model.log_scale * 0)
+        distinct, place = everywhere[known].unique(return_inverse=True)
         return class_loss(
             {width: gather_rows(rows)[known] for width, rows in embedded.items()},
-            phrases,
-            labels[known],
-            log_scale,
+            self.model.text([self.phrases[label] for label in distinct.tolist()]).mrl,
+            place,
+            self.model.log_scale,
             w_clip=self.config.w_clip,
             w_mrl=self.config.w_mrl,
         )

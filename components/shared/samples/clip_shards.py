@@ -47,7 +47,7 @@ def encode_meta(meta: ClipMeta) -> bytes:
     return json.dumps(meta.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def decode_clip(key: str, members: dict[str, bytes], shard: str = "its shard") -> Clip:
+def decode_clip(key: str, members: dict[str, bytes], shard: str = "its shard", *, sources: bool = True) -> Clip:
     """A sample's members as a clip.
 
     Raises:
@@ -55,7 +55,7 @@ def decode_clip(key: str, members: dict[str, bytes], shard: str = "its shard") -
     """
     try:
         meta = ClipMeta.model_validate_json(members["json"])
-        jpegs = tuple(members[f"{number:02d}.jpg"] for number in range(len(meta.frame_times_s)))
+        jpegs = tuple(members[f"{number:02d}.jpg"] for number in range(len(meta.frame_times_s) if sources else 0))
         return Clip(meta=meta, view_jpeg=members["view.jpg"], source_jpegs=jpegs, audio_flac=members.get("flac"))
     except (KeyError, ValidationError) as error:
         raise ArtifactError(
@@ -85,6 +85,13 @@ def read_clips(artifact: Path, split: str) -> Iterator[Clip]:
     """
     for record in read_index(artifact).shards.get(split, ()):
         yield from read_shard_clips(artifact / record.name)
+
+
+def read_views(artifact: Path, split: str) -> Iterator[Clip]:
+    """Stream a split's clips without their frames at source resolution, which are not read."""
+    for record in read_index(artifact).shards.get(split, ()):
+        for key, members in read_samples(artifact / record.name, ("json", "view.jpg", "flac")):
+            yield decode_clip(key, members, record.name, sources=False)
 
 
 def read_clip_metas(artifact: Path, split: str) -> Iterator[ClipMeta]:

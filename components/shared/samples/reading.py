@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from components.shared.runtime.errors import ArtifactError
@@ -19,8 +19,8 @@ NAME_END, SIZE_AT, SUM_AT, KIND_AT, MAGIC_AT = 100, slice(124, 136), slice(148, 
 REGULAR = b"0"
 
 
-def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Stream one shard: (key, members by suffix), in the order of writing.
+def read_samples(path: Path, only: Container[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Stream one shard: (key, members by suffix), in the order of writing; of the suffixes in `only` where it is given.
 
     Raises:
         ArtifactError: the shard is missing, truncated or no archive; names it.
@@ -35,6 +35,9 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                     yield key, members
                     members = {}
                 key = name
+                if only is not None and suffix not in only:
+                    archive.members = []  # type: ignore[attr-defined]
+                    continue
                 file = archive.extractfile(info)
                 data = file.read() if file else b""
                 if len(data) != info.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from components.shared.samples import (
     write_questions,
     write_trajectory,
 )
-from components.shared.samples.clip_shards import decode_clip
+from components.shared.samples.clip_shards import decode_clip, read_views
 from components.shared.samples.jpeg import encode_jpeg
 from components.shared.samples.reading import read_samples
 
@@ -82,6 +83,12 @@ def test_clips_come_back_as_written(tmp_path: Path) -> None:
     assert list(read_clips(tmp_path / "clips", "canary")) == []
     assert clips[5].view_frames.shape == (3, SIZE, SIZE, 3)
     assert abs(int(clips[5].source_frame(1).mean()) - 5) <= 1
+
+
+def test_views_come_without_the_frames_at_source_resolution(tmp_path: Path) -> None:
+    clips = [make_clip(0), make_clip(1, audio=b"fLaC"), make_clip(2)]
+    write_artifact(tmp_path / "clips", clips)
+    assert list(read_views(tmp_path / "clips", "train")) == [replace(clip, source_jpegs=()) for clip in clips]
 
 
 def test_bytes_do_not_depend_on_time_or_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
