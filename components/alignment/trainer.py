@@ -168,7 +168,8 @@ class Trainer:
             work.append(self.part(lambda: self.frames_against_phrases(chosen, frames)))
         if "audio" in encoded:
             some = self.some_sounds(rng)
-            work.append(self.part(lambda: self.sounds_against_phrases(sounds[some].float(), some)))
+            hear = lambda: self.config.w_sound * self.sounds_against_phrases(sounds[some].float(), some)
+            work.append(self.part(hear))
         return float(loss.detach()) + sum(self.parts.add_gradients(work))
 
     def part(self, loss: Callable[[], torch.Tensor]) -> Part:
@@ -276,6 +277,7 @@ class Trainer:
             self.model.log_scale,
             groups=gather_rows(torch.from_numpy(groups).to(device)),
             present={name: gather_rows(rows) for name, rows in present.items()} or None,
+            weights={"audio": self.config.w_sound},
             w_clip=self.config.w_clip,
             w_mrl=self.config.w_mrl,
         )

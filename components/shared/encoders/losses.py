@@ -87,6 +87,7 @@ def contrastive_loss(
     *,
     groups: torch.Tensor | None = None,
     present: Mapping[str, torch.Tensor] | None = None,
+    weights: Mapping[str, float] | None = None,
     w_clip: float = 1.0,
     w_mrl: float = 1.0,
 ) -> torch.Tensor:
@@ -98,6 +99,7 @@ def contrastive_loss(
         groups: (B,), see `symmetric_infonce`.
         present: modality -> (B,) bool where a modality is missing in some rows; a pair uses rows that have both, and is
             left out where fewer than two have.
+        weights: modality -> weight, 1 where it is not given; a pair counts as much as its modalities' product says.
         w_clip: Weight of the full width.
         w_mrl: Weight of the sum over widths.
 
@@ -106,18 +108,21 @@ def contrastive_loss(
     """
     widths = sorted(next(iter(embeddings.values())))
     by_width: dict[int, list[torch.Tensor]] = {width: [] for width in widths}
+    total = 0.0
     for first, second in combinations(sorted(embeddings), 2):
         rows = _rows_with_both(first, second, present, len(embeddings[first][widths[0]]))
         if rows is not None and len(rows) < 2:
             continue
+        weight = (weights or {}).get(first, 1.0) * (weights or {}).get(second, 1.0)
+        total += weight
         for width in widths:
             a, b, g = embeddings[first][width], embeddings[second][width], groups
             if rows is not None:
                 a, b, g = a[rows], b[rows], None if g is None else g[rows]
-            by_width[width].append(symmetric_infonce(a, b, log_scale, g))
+            by_width[width].append(weight * symmetric_infonce(a, b, log_scale, g))
     if not by_width[widths[0]]:
         raise ValueError("no two modalities are present together in two rows, so there is nothing to contrast.")
-    per_width = {width: torch.stack(losses).mean() for width, losses in by_width.items()}
+    per_width = {width: torch.stack(losses).sum() / total for width, losses in by_width.items()}
     return w_clip * per_width[widths[-1]] + w_mrl * torch.stack(list(per_width.values())).sum()
 
 

@@ -121,3 +121,12 @@ def test_the_class_loss_sums_widths_as_the_contrastive_loss_does():
     got = class_loss(nested(items, (2, 8)), nested(classes, (2, 8)), labels, scale, w_clip=0.7, w_mrl=0.3)
     pair = {"vision": nested(items, (2, 8)), "text": nested(classes[labels], (2, 8))}
     assert got.item() == pytest.approx(contrastive_loss(pair, scale, groups=labels, w_clip=0.7, w_mrl=0.3).item())
+
+
+def test_a_weighted_modality_counts_less_in_the_mean_over_pairs():
+    raw = {name: nested(unit(6, 8, seed), (8,)) for name, seed in (("vision", 1), ("text", 2), ("audio", 3))}
+    scale = torch.tensor(0.4, dtype=torch.float64)
+    pair = lambda a, b: symmetric_infonce(raw[a][8], raw[b][8], scale).item()
+    wanted = (pair("text", "vision") + 0.25 * pair("audio", "vision") + 0.25 * pair("audio", "text")) / 1.5
+    got = contrastive_loss(raw, scale, weights={"audio": 0.25}, w_clip=1, w_mrl=0).item()
+    assert got == pytest.approx(wanted, rel=1e-12)
