@@ -161,7 +161,7 @@ class Trainer:
             fused = self.model.fusion(cut, present)
             loss = loss + self.loss({"fused": fused.mrl, "text": cut["text"].mrl}, captions, {})
         loss.backward()
-        work = [partial(back, encoded[name], cut[name]) for name in encoded]
+        work: list[Part] = [partial(back, encoded[name], cut[name]) for name in encoded]
         if len(self.labelled):
             frames = self.some_moments(rng)
             chosen = seen[frames[:, 0], frames[:, 1]].float()

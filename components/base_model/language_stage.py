@@ -7,10 +7,12 @@ lessons and drills are computed in parts of like length, side by side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -52,7 +54,7 @@ def train_language(
     """
     policy.train_language()
     with products_in(precision):
-        policy.warm(lessons.images())
+        look(policy, lessons.images())
     parameters = policy.trainable_parameters()
     decay = [parameter for parameter in parameters if parameter.ndim > 1]
     plain = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -81,6 +83,13 @@ def train_language(
                 checkpoint.save(work / "language", key, step + 1, tensors, {"curve": curve})
     policy.model.requires_grad_(False)
     return curve
+
+
+def look(policy: DecoderPolicy, images: Iterable[np.ndarray]) -> None:
+    """Compute the features of all images in a fixed order, so that parts only look them up."""
+    waiting = iter(images)
+    while some := list(islice(waiting, 4096)):
+        policy.features.encode(some)
 
 
 @dataclass(frozen=True)
