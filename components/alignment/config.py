@@ -44,7 +44,7 @@ class AlignmentConfig(StepSection):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """In what matrices are multiplied; `auto`: bfloat16 on a processor that has instructions for it (two to three times
     as fast), float32 elsewhere and on GPUs. Weights and losses are float32 either way."""
-    w_sound: float = Field(0.7, gt=0)
+    w_sound: float = Field(0.5, gt=0)
     """Weight of sound: of its pairs in the mean over pairs, of its moments in the second stage."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints in the work folder."""
