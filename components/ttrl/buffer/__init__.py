@@ -5,7 +5,7 @@ record, log/                        an experience's bytes; segments and frames o
 store, store_file, store_lmdb       bytes by address: the interface, the log, LMDB
 append, changes, writes             what becomes log entries
 commit, front, journal              group commit
-state, arrivals, rows, vectors, backing, frames   memory, and how a log entry changes it
+state, arrivals, rows, vectors, frames   memory, and how a log entry changes it
 snapshot, checkpoint, recovery      opening without replaying everything
 reading                             records and frames back from disk
 search, index/                      nearest neighbours

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.ttrl.buffer.backing import back
-
 BLOCK_ROWS = 16_384
-AHEAD_BYTES = 8 << 20
-"""Room backed before it is needed."""
 TINY = np.float32(1e-36)
 """Smallest squared length: a vector of zeros stays one."""
 
@@ -53,21 +49,11 @@ class VectorBlocks:
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self.blocks: list[np.ndarray] = []
-        self._ahead = min(BLOCK_ROWS, AHEAD_BYTES // (4 * dimension))
-        self._backed = 0
 
     def reserve(self, slots: int) -> None:
-        """Make room for slots 0 .. slots - 1, and for some more."""
-        if slots + self._ahead // 2 <= self._backed:
-            return
-        first, self._backed = self._backed, slots + self._ahead
-        while len(self.blocks) * BLOCK_ROWS < self._backed:
+        """Make room for slots 0 .. slots - 1."""
+        while len(self.blocks) * BLOCK_ROWS < slots:
             self.blocks.append(np.zeros((BLOCK_ROWS, self.dimension), np.float32))
-        back([
-            block[max(0, first - start) : self._backed - start]
-            for start, block in zip(range(0, len(self.blocks) * BLOCK_ROWS, BLOCK_ROWS), self.blocks)
-            if first < start + BLOCK_ROWS and start < self._backed
-        ])  # fmt: skip
 
     def write(self, slots: np.ndarray, rows: np.ndarray, *, first: int | None = None, unit: bool = False) -> None:
         """Set rows (n, dim) at slots (n,); of a repeated slot the last row counts.
