@@ -3,7 +3,8 @@
 Both start from the same SFT adapter and get the same seconds of training on training people (measuring excluded):
 
     rft   the step's own loop (GRPO on questions, operations executed)
-    sft   cross-entropy on the trajectories of close-up questions in the mixture that synthesis made
+    sft   cross-entropy on the training trajectories of both kinds of question, close-ups in the share in which
+          reinforcement asks them and in the mixture of looks that synthesis made
 
 Both are measured on people seen by neither, greedily and sampled at temperature 1, with paired bootstrap intervals. The
 supervised arm is measured at several checkpoints, because its greedy accuracy flips where P(look) is near one half.
@@ -68,10 +69,10 @@ def main() -> None:
     rows: dict[str, Validation] = {"SFT": before}
     updates = reinforce(policy, given.trajectories, given.clips, config)
     rows[f"RFT {given.seconds:.0f} s ({updates} updates)"] = validate(policy, checks, registry, config)
-    conversations = closeup_conversations(given.trajectories)
+    lessons = lessons_by_kind(given.trajectories)
     for rate in given.sft_rates:
         policy.load_adapter(given.adapter)
-        for share, steps in supervise(policy, conversations, rate, given.seconds, given.checkpoints, given.seed):
+        for share, steps in supervise(policy, lessons, config, rate, given.checkpoints):
             name = f"more SFT {share * given.seconds:.0f} s, lr {rate:g} ({steps} steps)"
             rows[name] = validate(policy, checks, registry, config)
     print(table(rows, given.seed))
@@ -101,31 +102,32 @@ def reinforce(policy: DecoderPolicy, trajectories: Path, clips: Path, config: Rf
     return state.step
 
 
-def closeup_conversations(trajectories: Path) -> list[Conversation]:
-    """The training trajectories of close-up questions."""
-    return [
-        conversation_of(trajectory, view, tools)
-        for trajectory, view, tools in read_trajectories(trajectories, "train")
-        if trajectory.question.kind == "closeup"
-    ]
+def lessons_by_kind(trajectories: Path) -> dict[str, list[Conversation]]:
+    """The training trajectories of each kind of question that reinforcement asks."""
+    found: dict[str, list[Conversation]] = {kind: [] for kind in KINDS}
+    for trajectory, view, tools in read_trajectories(trajectories, "train"):
+        if trajectory.question.kind in found:
+            found[trajectory.question.kind].append(conversation_of(trajectory, view, tools))
+    return found
 
 
 def supervise(
     policy: DecoderPolicy,
-    conversations: Sequence[Conversation],
+    lessons: dict[str, list[Conversation]],
+    config: RftConfig,
     rate: float,
-    seconds: float,
     checkpoints: int,
-    seed: int,
 ) -> Iterator[tuple[float, int]]:
     """The supervised arm; yields (share of the time used, steps) at each checkpoint, its time not counted."""
     optimizer = torch.optim.AdamW(policy.trainable_parameters(), lr=rate, weight_decay=0.0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(config.seed)
+    closeups = round(BATCH * config.closeup_share)
+    counts = {kind: closeups if kind == "closeup" else BATCH - closeups for kind in KINDS}
     used, steps = 0.0, 0
     for checkpoint in range(1, checkpoints + 1):
-        while used < seconds * checkpoint / checkpoints:
+        while used < config.train_seconds * checkpoint / checkpoints:
             start = time.monotonic()
-            batch = [conversations[i] for i in rng.integers(len(conversations), size=BATCH)]
+            batch = [lessons[kind][i] for kind in KINDS for i in rng.integers(len(lessons[kind]), size=counts[kind])]
             logprobs, mask = policy.token_logprobs(batch)
             loss = -(logprobs * mask).sum() / mask.sum()
             optimizer.zero_grad(set_to_none=True)
