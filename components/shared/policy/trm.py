@@ -50,12 +50,14 @@ class Attending:
         mask: bool (B, 1, L, keys), True where a token may look; None: everywhere.
         cache: Key-value cache, or None.
         application: The next free place in the cache: each application of a layer has keys of its own.
+        causal: Each token looks at itself and those before it, without a mask.
     """
 
     turn: tuple[torch.Tensor, torch.Tensor]
     mask: torch.Tensor | None = None
     cache: Any = None
     application: int = 0
+    causal: bool = False
 
     def seen(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The new keys and values with the cached ones in front."""
@@ -78,7 +80,7 @@ class Attention(nn.Module):
         split = lambda projected: projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         query, key = (rotate(split(part(states)), how.turn) for part in (self.q_proj, self.k_proj))
         keys, values = how.seen(key, split(self.v_proj(states)))
-        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=how.mask)
+        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=how.mask, is_causal=how.causal)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -70,11 +70,12 @@ class TrmDecoder(nn.Module):
         """As transformers' text models; `hidden_states` holds the input, then y after each supervised step."""
         cache = past_key_values if use_cache else None
         before = cache.get_seq_length() if cache is not None else 0
-        how = Attending(
-            rotation(position_ids, self.shape.width // self.shape.heads),
-            visible(attention_mask, inputs_embeds.shape[1], before, inputs_embeds.device),
-            cache,
-        )
+        turn = rotation(position_ids, self.shape.width // self.shape.heads)
+        if attention_mask is None and not before:  # no mask to keep for the backward pass
+            how = Attending(turn, None, cache, causal=True)
+        else:
+            seen = visible(attention_mask, inputs_embeds.shape[1], before, inputs_embeds.device)
+            how = Attending(turn, seen, cache)
 
         def network(states: torch.Tensor) -> torch.Tensor:
             for layer in self.layers:
@@ -83,16 +84,18 @@ class TrmDecoder(nn.Module):
 
         x = self.norm(inputs_embeds)
         y, z = (start.to(x).expand_as(x) for start in (self.y_start, self.z_start))
-        seen = [inputs_embeds]
-        for _ in range(self.shape.supervised_steps):
-            if self.recompute and torch.is_grad_enabled():
-                y, z = checkpoint(supervised_step, network, x, y, z, self.shape, use_reentrant=False)
-            else:
-                y, z = supervised_step(network, x, y, z, self.shape)
-            seen.append(y)
+        answers, training = [inputs_embeds], torch.is_grad_enabled()
+        for left in reversed(range(self.shape.supervised_steps)):
+            # Steps whose answer nobody asked for need no gradient: none goes from a step to the one before.
+            with torch.set_grad_enabled(training and (output_hidden_states or not left)):
+                if self.recompute and torch.is_grad_enabled():
+                    y, z = checkpoint(supervised_step, network, x, y, z, self.shape, use_reentrant=False)
+                else:
+                    y, z = supervised_step(network, x, y, z, self.shape)
+            answers.append(y)
             y, z = y.detach(), z.detach()
-        states = tuple(seen) if output_hidden_states else None
-        return SimpleNamespace(last_hidden_state=self.norm(seen[-1]), hidden_states=states)
+        states = tuple(answers) if output_hidden_states else None
+        return SimpleNamespace(last_hidden_state=self.norm(answers[-1]), hidden_states=states)
 
 
 def visible(
