@@ -34,7 +34,7 @@ def test_a_node_starts_the_step_with_every_input_and_output(
     made = tuple(field.name for field in dataclasses.fields(outputs) if field.name != "work")
     job = Job(module=f"components.{step}", section={}, inputs=wanted, outputs=made, exchange="s3://b/x")
     started: list[list[str]] = []
-    monkeypatch.setattr(node, "torchrun", lambda job, words: started.append(words) or 0)
+    monkeypatch.setattr(node.Processes, "run", lambda self, job, words: started.append(words) or 0)
     assert node.run(job, tmp_path, rank=1) == 0
     given = alone.parser(name, section, inputs, outputs).parse_args(started[0])
     assert {key: str(getattr(given, key)) for key in wanted} == wanted

@@ -6,7 +6,8 @@ which torchrun reads by itself.
 
 Guarantees: an attempt starts from the checkpoints that the attempt before it stored; results are stored after every
 process of this node ended well, the report last of all; a node that is asked to end passes it on and stores the
-checkpoints it has.
+checkpoints it has, also where the request comes while it stores them (the other node's failure ends this one's
+processes and the node itself at nearly the same time).
 Not guaranteed: checkpoints of the last minute on a node that vanishes.
 """
 
@@ -51,13 +52,14 @@ def run(job: Job, scratch: Path, rank: int) -> int:
     atomic_write(section, canonical_json(job.section))
     words += ["--section", f"@{section}", "--report", str(report), *given(WORK, work)]
     words += [word for name in job.outputs for word in given(name, scratch / OUTPUTS / name, beside=job.inputs)]
-    with kept(work, f"{job.exchange}/{WORK}") if rank == 0 else contextlib.nullcontext():
-        status = torchrun(job, words)
-    if status == 0 and rank == 0:
-        name_pictures(report, scratch / OUTPUTS)
-        for name in job.outputs:
-            put_folder(scratch / OUTPUTS / name, f"{job.exchange}/{OUTPUTS}/{name}")
-        put_folder(report.parent, f"{job.exchange}/{REPORT}")
+    with Processes() as processes:
+        with kept(work, f"{job.exchange}/{WORK}") if rank == 0 else contextlib.nullcontext():
+            status = processes.run(job, words)
+        if status == 0 and rank == 0:
+            name_pictures(report, scratch / OUTPUTS)
+            for name in job.outputs:
+                put_folder(scratch / OUTPUTS / name, f"{job.exchange}/{OUTPUTS}/{name}")
+            put_folder(report.parent, f"{job.exchange}/{REPORT}")
     return status
 
 
@@ -88,16 +90,38 @@ def given(name: str, value: object, *, beside: Collection[str] = ()) -> list[str
     return [option(name, beside=beside), *(str(item) for item in items)]
 
 
-def torchrun(job: Job, words: list[str]) -> int:
-    """Start this node's processes and wait for them; a request to end is passed on."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(job.processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads(job.processes))}
-    with subprocess.Popen([*command, "-m", job.module, *words], env=environment) as child:
-        before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-        try:
-            return child.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+class Processes:
+    """This node's processes; while it is entered, a request to end is passed on to them and ends nothing else."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._asked = False
+
+    def __enter__(self) -> Processes:
+        self._before = signal.signal(signal.SIGTERM, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _end(self, *_: object) -> None:
+        self._asked = True
+        if self._child is not None:
+            self._child.terminate()
+
+    def run(self, job: Job, words: list[str]) -> int:
+        """Start torchrun on the step's entry point and wait for it; its status, or SIGTERM's if asked to end before."""
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(job.processes)]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads(job.processes)),
+        }
+        if self._asked:
+            return 128 + signal.SIGTERM
+        with subprocess.Popen([*command, "-m", job.module, *words], env=environment) as self._child:
+            if self._asked:  # between the question and the start
+                self._child.terminate()
+            return self._child.wait()
 
 
 def threads(processes: int) -> int:
