@@ -4,7 +4,7 @@ What is kept for the backward pass depends on the model's kind, its number types
 So it is not guessed from sizes: a few tokens go forward once, what autograd keeps of them is counted, and that is
 scaled to a whole micro batch; on the way back two gradients of the widest states live beside it. Weights, adapter (its
 gradient and AdamW's two moments with it: 16 bytes a parameter) and cached features are counted as they are.
-Not in it: attention kernels that keep a square of the length, libraries' workspaces, fragmentation. It was 0.99 to 1.10
+Not in it: attention kernels that keep a square of the length, libraries' workspaces, fragmentation. It was 1.00 to 1.11
 of the allocator's peak for ten policies (`benchmarks/sft_memory.py`); a step's report has both for the real process.
 """
 
