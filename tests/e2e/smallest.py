@@ -96,3 +96,15 @@ def promote_anyway(directory: Path, folder: Path) -> Path:
     inputs = PromotionInputs(**artifacts(directory) | {"evaluation": evaluation})
     promote(PromotionConfig(), inputs, PromotionOutputs(model=model))
     return model
+
+
+def done_before(directory: Path) -> set[str]:
+    """Steps that a killed run's first attempt ended; without those that run each time.
+
+    The order of steps that do not need each other is free, so whether alignment is among them when sft begins is not
+    known beforehand.
+    """
+    records = [read(path) for path in (directory / "attempts" / "000").glob("*.json")]
+    done = {record["step"] for record in records if record["status"] == "SUCCEEDED"} - {"configure", "finish"}
+    assert done >= {"recordings", "clips", "trajectories", "base_model"}
+    return done

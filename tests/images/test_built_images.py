@@ -82,7 +82,7 @@ def said(client: Any, family: str, *command: str, **options: Any) -> str:
 
 def content(client: Any, family: str, path: str) -> bytes:
     """A file of an image. Copied out: of a container's output that is long, engines hand out a part now and then."""
-    container = client.containers.create(image_of(family))
+    container = client.containers.create(image_of(family), "true")
     try:
         chunks, _ = container.get_archive(path)
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
