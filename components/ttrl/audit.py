@@ -27,6 +27,7 @@ from typing import Any
 from components.shared.runtime.artifacts import atomic_write, read_json
 from components.shared.runtime.config import canonical_json
 from components.shared.runtime.errors import ArtifactError, PixelisError
+from components.ttrl.lines import append_line
 
 LOG, KEY, HEAD = "audit.jsonl", "audit.key", "audit.head"
 START = "0" * 64
@@ -39,8 +40,7 @@ class AuditLog:
         self._state, self._lock = state, threading.Lock()
         state.mkdir(parents=True, exist_ok=True)
         if not (state / KEY).exists():
-            atomic_write(state / KEY, secrets.token_hex(32))
-            (state / KEY).chmod(0o600)
+            atomic_write(state / KEY, secrets.token_hex(32), mode=0o600)
         self._key = bytes.fromhex((state / KEY).read_text().strip())
         self._seq, self._mac = _head(state)
         self._drop_torn_end()
@@ -50,18 +50,26 @@ class AuditLog:
         with self._lock:
             line = {"seq": self._seq + 1, "at": time.time(), "by": by, "action": action, "facts": facts}
             mac = _mac(self._key, self._mac, line)
-            with open(self._state / LOG, "ab") as file:
-                file.write(canonical_json({**line, "mac": mac}).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self._state / LOG, canonical_json({**line, "mac": mac}))
             atomic_write(self._state / HEAD, canonical_json({"seq": self._seq + 1, "mac": mac}))
             self._seq, self._mac = self._seq + 1, mac
 
     def _drop_torn_end(self) -> None:
-        """Cut what a crash left after the last acknowledged line; a whole chain is left as it is."""
+        """Cut the line a crash left after the last acknowledged one; a whole chain is left as it is.
+
+        Raises:
+            ArtifactError: more than one line is there without its head, which no crash leaves: evidence is not cut.
+        """
         path = self._state / LOG
         data = path.read_bytes() if path.exists() else b""
-        kept = b"".join(data.splitlines(keepends=True)[: self._seq])
+        lines = data.splitlines(keepends=True)
+        if len(lines) > self._seq + 1:
+            raise ArtifactError(
+                f"{path} has {len(lines)} lines, {self._state / HEAD} speaks of {self._seq}: one of them was changed, "
+                "so nothing is added to the log.",
+                remedy="Put the right audit.head back, or move audit.jsonl and audit.head aside together.",
+            )
+        kept = b"".join(lines[: self._seq])
         if len(kept) < len(data):
             os.truncate(path, len(kept))
 

@@ -29,11 +29,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from components.shared.runtime.artifacts import read_json, tree_digest, write_json
+from components.shared.runtime.artifacts import read_json, write_json
 from components.shared.runtime.config import Section
 from components.shared.runtime.errors import ArtifactError, InputError
+from components.ttrl.lines import append_line
 
-Status = Literal["accepted", "rejected", "unchanged", "skipped", "failed", "rolled_back", "retired"]
+Status = Literal["accepted", "rejected", "unchanged", "skipped", "failed", "rolled_back", "retired", "resumed"]
 
 
 class CanaryFigures(Section):
@@ -111,17 +112,15 @@ class Ledger:
     """Append-only file of update records; each is on disk when `append` returns."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._lock = path, threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.records = self._read()
 
     def append(self, record: UpdateRecord) -> None:
         """Add a record durably."""
-        with open(self.path, "ab") as file:
-            file.write(record.canonical().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.records.append(record)
+        with self._lock:
+            append_line(self.path, record.canonical())
+            self.records.append(record)
 
     def _read(self) -> list[UpdateRecord]:
         if not self.path.exists():
@@ -214,11 +213,6 @@ class AdapterStore:
         self._save()
         return self.current
 
-    def reset(self) -> None:
-        """Back to the promoted adapter at once."""
-        self.history = []
-        self._save()
-
     def _save(self) -> None:
         write_json(self._pointer, {"model_digest": self.model_digest, "history": self.history, "at": time.time()})
 
@@ -228,11 +222,6 @@ class AdapterStore:
         for path in self.root.iterdir():
             if path.is_dir() and path.name not in self.history:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def folder_digest(directory: Path) -> str:
-    """Digest of an adapter folder's names and bytes."""
-    return tree_digest(directory)
 
 
 def _sync_directory(path: Path) -> None:

@@ -41,7 +41,7 @@ def tree_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def atomic_write(path: Path, data: str | bytes) -> None:
+def atomic_write(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode() if isinstance(data, str) else data
@@ -51,7 +51,7 @@ def atomic_write(path: Path, data: str | bytes) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, mode)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -72,11 +72,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path} is missing, so what depends on it cannot run.", remedy="Run the step that writes it again."
         ) from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(
             f"{path} is not JSON ({error}).", remedy="Delete the artifact and run its step again."
         ) from error

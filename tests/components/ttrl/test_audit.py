@@ -1,6 +1,9 @@
 """The audit chain shows every later change."""
 
 import json
+import os
+import resource
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,45 @@ def test_changes_are_found(chain, capsys, name, change, number):
     with pytest.raises(ArtifactError, match=f"line {number} "):
         verify(chain)
     assert main([str(chain)]) == 4
+
+
+def test_a_log_without_its_head_is_not_cut(chain):
+    (chain / "audit.head").unlink()
+    before = lines(chain)
+    with pytest.raises(ArtifactError, match="has 4 lines"):
+        AuditLog(chain)
+    assert lines(chain) == before
+
+
+def test_the_key_is_never_readable_by_others(tmp_path, monkeypatch):
+    modes = []
+    replace = os.replace
+
+    def look(source, target):
+        modes.append(Path(source).stat().st_mode & 0o777)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    AuditLog(tmp_path)
+    assert modes == [0o600]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path):
+    log = AuditLog(tmp_path)
+    log.append("pause", "anna", {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (lines_size(tmp_path) + 10, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            log.append("resume", "anna", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.append("tune", "anna", {})
+    assert verify(tmp_path) == 2
+
+
+def lines_size(state):
+    return (state / "audit.jsonl").stat().st_size
 
 
 def test_a_line_without_its_head_is_dropped_at_the_next_start(chain):

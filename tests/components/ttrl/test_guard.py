@@ -2,8 +2,9 @@
 
 import pytest
 
+from components.shared.runtime.artifacts import tree_digest
 from components.shared.runtime.errors import ArtifactError, InputError
-from components.ttrl.guard import AdapterStore, CanaryFigures, Ledger, UpdateRecord, folder_digest, judge
+from components.ttrl.guard import AdapterStore, CanaryFigures, Ledger, UpdateRecord, judge
 
 
 def figures(right, total=100):
@@ -51,7 +52,7 @@ def candidate(tmp_path, text):
     folder = tmp_path / f"candidate-{text}"
     folder.mkdir()
     (folder / "adapter.safetensors").write_text(text)
-    return folder, folder_digest(folder)
+    return folder, tree_digest(folder)
 
 
 def test_publish_rollback_and_restart(tmp_path):
@@ -59,7 +60,7 @@ def test_publish_rollback_and_restart(tmp_path):
     digests = []
     for text in "abcd":
         folder, digest = candidate(tmp_path, text)
-        store.publish(folder, digest, check=folder_digest)
+        store.publish(folder, digest, check=tree_digest)
         digests.append(digest)
         assert not folder.exists()
     assert store.current == digests[3]
@@ -85,7 +86,7 @@ def test_wrong_digest_is_not_published(tmp_path):
     store = AdapterStore(tmp_path, "m", keep=3)
     folder, _ = candidate(tmp_path, "a")
     with pytest.raises(ArtifactError, match="not published"):
-        store.publish(folder, "0" * 64, check=folder_digest)
+        store.publish(folder, "0" * 64, check=tree_digest)
     assert store.current == ""
 
 
