@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 from components.shared.runtime.artifacts import tree_digest
-from components.shared.runtime.errors import ArtifactError, EnvironmentFault, PixelisError
+from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault, PixelisError
 from components.shared.runtime.logs import configure_logging
 from components.shared.runtime.records import read_artifact_record
 from components.shared.runtime.stores import fetch_folder
@@ -42,6 +43,7 @@ def fetch(uri: str, sha256: str, into: Path) -> Path | None:
         The model's folder, None where there is none.
 
     Raises:
+        ConfigError: `sha256` is not a digest.
         ArtifactError: nothing is stored there, or its content has another digest; `current` stays as it was.
     """
     link = into / CURRENT
@@ -49,6 +51,11 @@ def fetch(uri: str, sha256: str, into: Path) -> Path | None:
         link.unlink(missing_ok=True)
         log.info("no model is promoted yet")
         return None
+    if not re.fullmatch("[0-9a-f]{64}", sha256):  # it names a folder that may be replaced: an empty one is the volume
+        raise ConfigError(
+            f"PIXELIS_MODEL_SHA256 = {sha256!r} is not a sha256 in hex, so {uri} is not fetched.",
+            remedy="Promote with the pipeline, or set the digest that the model's artifact.json names.",
+        )
     target = into / sha256
     if is_whole(target):
         log.info("%s is already here", sha256[:12])

@@ -49,6 +49,16 @@ def test_a_model_that_is_here_is_not_fetched_again(store: Any, tmp_path: Path, m
     assert fetch(uri, digest, tmp_path) == tmp_path / digest
 
 
+@pytest.mark.parametrize("digest", ["", "latest", "../elsewhere"])
+def test_a_digest_that_is_none_touches_nothing(store: Any, tmp_path: Path, digest: str) -> None:
+    uri, right = promoted(tmp_path / "a", store, "unnamed", "{}")
+    volume = tmp_path / "volume"
+    fetch(uri, right, volume)
+    with pytest.raises(ConfigError, match="PIXELIS_MODEL_SHA256"):
+        fetch(uri, digest, volume)
+    assert tree_digest(volume / CURRENT) == right
+
+
 def test_a_model_with_other_content_never_becomes_current(store: Any, tmp_path: Path) -> None:
     uri, digest = promoted(tmp_path / "a", store, "good", "{}")
     fetch(uri, digest, tmp_path)
