@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from components.shared.runtime.artifacts import read_json
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, PixelisError
 from components.shared.runtime.logs import configure_logging
 from components.ttrl.config import TtrlConfig
@@ -136,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
 def _config(options: argparse.Namespace) -> TtrlConfig:
     import json
 
-    values = json.loads(options.config.read_text()) if options.config else {}
+    values = read_json(options.config) if options.config else {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {options.config} is not a JSON object; nothing was started.")
     for text in options.set:
         key, found, value = text.partition("=")
         if not found:

@@ -69,7 +69,6 @@ class Replies:
             torch.set_num_threads(config.threads)
         self.engine = Engine(folder, config)
         model = self.engine.model
-        self.read_only = False
         self._counter = threading.Lock()
         self.memory, self.memory_fault = self._open_memory()
         self.ledger = Ledger(service.state_dir / "updates.jsonl")
@@ -155,9 +154,13 @@ class Replies:
         text = self._question(question)
         windows, duration_s = self._look(media, samplings=1, hop_s=config.analyze_hop_s)
         futures = [self.batcher.submit(self._request(window, text, config.analyze_rollouts)) for window in windows]
-        outcomes = [
-            self._wait(future, started, config.request_timeout_s * max(1, len(windows) / 8)) for future in futures
-        ]
+        try:
+            limit_s = config.request_timeout_s * max(1, len(windows) / 8)
+            outcomes = [self._wait(future, started, limit_s) for future in futures]
+        except BaseException:
+            for future in futures:  # nobody waits for the rest: they must not keep other requests waiting
+                future.cancel()
+            raise
         answers = [
             (window.start_s, outcome.ballot.winner.answer if outcome.ballot.winner else None, outcome.ballot.confidence)
             for window, outcome in zip(windows, outcomes, strict=True)
@@ -230,7 +233,7 @@ class Replies:
         confidence = outcome.ballot.confidence
         if self.memory is None:
             return None, self.memory_fault, confidence
-        if self.read_only:
+        if self._service.held.read_only:
             return None, "read-only", confidence
         started = time.monotonic()
         assert outcome.visual is not None
@@ -366,7 +369,7 @@ class Replies:
             "anchor_digest": model.anchor_digest,
             "adapter_digest": self.engine.adapter_digest,
             "adapter_history": list(self.store.history),
-            "read_only": self.read_only,
+            "read_only": self._service.held.read_only,
             "num_pseudo_labels": self._num_labels,
             "updates_by_status": {
                 status: sum(record.status == status for record in records)

@@ -104,7 +104,7 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
         ):
             times_s = _numbers(upload.fields.get("times_s"))
             start_s = _number(upload.fields.get("start_s"))
-            asked = Asked(caller.name, request.state.trace_id, store=upload.fields.get("store", "true") != "false")
+            asked = Asked(caller.name, request.state.trace_id, store=_truth(upload.fields.get("store"), "store"))
 
             def answer() -> dict[str, Any]:
                 media = Media(
@@ -184,7 +184,9 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
             "writable": ("admin", service.writable),
         }
         if action not in actions:
-            raise Refused(404, f"no such action {action[:40]!r}.", remedy=f"Actions: {', '.join(actions)}, tune.")
+            raise Refused(
+                404, f"no such action {action[:40]!r}.", remedy=f"Actions: {', '.join(actions)}, tune, erase."
+            )
         role, work = actions[action]
         caller = gate.check(request, role)
         return JSONResponse(await asyncio.to_thread(work, by=caller.name))
@@ -359,8 +361,16 @@ def _numbers(text: str | None) -> tuple[float, ...]:
     try:
         values = json.loads(text)
         return tuple(float(value) for value in values)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise Refused(422, "times_s is not a JSON list of seconds.") from None
+
+
+def _truth(text: str | None, name: str) -> bool:
+    """True where the field is absent; a value that is not understood is refused, for it may well have meant no."""
+    value = (text or "true").strip().lower()
+    if value not in ("true", "false", "1", "0", "yes", "no"):
+        raise Refused(422, f"{name} is neither true nor false; nothing was stored.")
+    return value in ("true", "1", "yes")
 
 
 def _number(text: str | None) -> float | None:

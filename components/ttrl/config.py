@@ -147,7 +147,7 @@ class TtrlConfig(StepSection):
     decode_memory_bytes: int = Field(2 * 2**30, ge=64 * 2**20)
     """Address space of the decoding process."""
     request_timeout_s: float = Field(60.0, gt=0)
-    """Longest time from a request's last byte to its answer; then 504."""
+    """Longest time from a request's last byte to its answer; then 503."""
     requests_per_minute: int = Field(0, ge=0)
     """Requests a minute per key; 0 sets no limit."""
 

@@ -133,6 +133,11 @@ def status(place: Path | str, *, key: str = "", timeout_s: float = 10.0) -> dict
             f"no service answers at {url} ({type(error).__name__}).",
             remedy="Start one with `pixelis ttrl serve`, or look at the service's log.",
         ) from None
+    if answer.status_code in (401, 403):
+        raise EnvironmentFault(
+            f"the service at {url} wants an API key (it answers {answer.status_code}), so its status is not told.",
+            remedy="Set PIXELIS_API_KEY to a key with the role viewer or higher.",
+        )
     if answer.status_code != 200:
         raise EnvironmentFault(f"{url}/status answers {answer.status_code}: {answer.text[:200]}")
     return answer.json()

@@ -97,7 +97,7 @@ def decode_images(request: Request) -> Result:
     images = [_image(Path(path), number, request["max_pixels"]) for number, path in enumerate(request["paths"])]
     window_s, num_frames = request["window_s"], request["num_frames"]
     times = [float(time) for time in request["times_s"]]
-    if times and (len(times) != len(images) or any(b <= a for a, b in pairwise(times))):
+    if times and (len(times) != len(images) or not all(b > a for a, b in pairwise(times))):
         raise InputError(f"times_s must be {len(images)} ascending seconds, one an image.")
     if times and not (times[0] >= 0 and times[-1] <= window_s):
         raise InputError(f"times_s must lie within 0 and {window_s:g} s.")

@@ -88,7 +88,7 @@ class LocalLauncher:
 
     def replace(self, config: TtrlConfig, model: Path, state: Path) -> LocalProcess:
         """Stop the previous service of this state folder and start one for `model`."""
-        state.mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)  # questions and frames of people at work
         stop(state)
         write_json(state / "config.json", config.model_dump(mode="json"))
         log = state / "service.log"

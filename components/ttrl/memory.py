@@ -65,7 +65,8 @@ class Memory:
 
     def __init__(self, directory: Path, config: TtrlConfig, *, width: int, encoder: str) -> None:
         self._encoder = encoder
-        self._lock = threading.Lock()
+        self._changing = threading.Lock()
+        """Held from reading a record's attributes to writing them: requests and the update thread both do."""
         settings = BufferConfig(dimension=width, capacity_records=config.capacity, retention_days=config.retention_days)
         with faults():
             self._buffer = ExperienceBuffer.open(directory / f"experiences-{width}", settings, redact=redact)
@@ -150,13 +151,13 @@ class Memory:
 
     def visited(self, identity: str, *, visits: int, flips: int, reward: float) -> None:
         """Note that an update has learned from an experience."""
-        with faults():
+        with self._changing, faults():
             attributes = {**self._buffer.get(identity).attributes, "visits": visits, "flips": flips}
             self._buffer.update(identity, attributes=attributes, reward=reward)
 
     def feedback(self, identity: str, said: dict[str, Any]) -> None:
         """Keep what a person said about an answer, for review."""
-        with faults():
+        with self._changing, faults():
             attributes = dict(self._buffer.get(identity).attributes)
             attributes["feedback"] = [*attributes.get("feedback", []), said]
             self._buffer.update(identity, attributes=attributes)
@@ -186,7 +187,7 @@ class Memory:
 
     def re_embed(self, identity: str, visual: np.ndarray, text: np.ndarray) -> None:
         """Replace an experience's embeddings by the present encoder's."""
-        with faults():
+        with self._changing, faults():
             attributes = {**self._buffer.get(identity).attributes, "encoder": self._encoder}
             self._buffer.update(identity, visual=visual, text=text, attributes=attributes)
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
-from components.ttrl import sandbox
+from components.ttrl import held, sandbox
 from components.ttrl.answering import Asked, Replies
 from components.ttrl.audit import AuditLog
 from components.ttrl.config import TtrlConfig
+from components.ttrl.held import Held
 from components.ttrl.memory import MemoryFault
 from components.ttrl.metrics import Metrics
 from components.ttrl.state_lock import StateLock
@@ -64,6 +65,7 @@ class Service:
         self._lock: StateLock | None = None
         self._log: AuditLog | None = None
         self._admin = threading.Lock()
+        self.held = Held()
         self._closing = threading.Event()
         self.started_s = time.time()
 
@@ -77,6 +79,10 @@ class Service:
         """
         self._lock = StateLock(self.state_dir)
         self._log = AuditLog(self.state_dir)
+        self.held = held.load(self.state_dir)
+        if self.held.paused:
+            self.config = self.config.model_copy(update={"learn": False})
+            log.warning("learning is paused since an earlier start; POST /admin/resume ends that")
         if leftovers := sweep(self.upload_dir):
             log.info("%d uploads of a process that was killed are removed", leftovers)
         sandbox.warm_up(["components.ttrl.decoding"])
@@ -179,7 +185,7 @@ class Service:
     # --- administration
 
     def pause(self, *, by: str) -> dict[str, Any]:
-        """Stop learning; answering goes on."""
+        """Stop learning, also after a restart, until resumed; answering goes on."""
         return self.tune({"learn": False}, by=by)
 
     def resume(self, *, by: str) -> dict[str, Any]:
@@ -200,7 +206,7 @@ class Service:
         return {"adapter_digest": digest, "learning": False}
 
     def read_only(self, *, by: str) -> dict[str, Any]:
-        """Answer without storing or learning."""
+        """Answer without storing or learning, also after a restart."""
         return self._set_read_only(True, by)
 
     def writable(self, *, by: str) -> dict[str, Any]:
@@ -242,16 +248,22 @@ class Service:
             before = {key: getattr(self.config, key) for key in settings}
             self.config = TtrlConfig.parse(json.dumps(self.config.model_dump(mode="json") | settings), name="ttrl")
             after = {key: getattr(self.config, key) for key in settings}
+            if "learn" in settings:
+                self._hold(paused=not self.config.learn)
             self._audited("tune", by, {"before": before, "after": after})
         self.metrics.learning.set(float(self.config.learn))
         return after
 
     def _set_read_only(self, value: bool, by: str) -> dict[str, Any]:
-        replies = self.require_ready()
+        self.require_ready()
         with self._admin:
-            replies.read_only = value
+            self._hold(read_only=value)
             self._audited("read-only" if value else "writable", by, {})
         return {"read_only": value}
+
+    def _hold(self, **changed: bool) -> None:
+        self.held = self.held.model_copy(update=changed)
+        held.save(self.state_dir, self.held)
 
     def _audited(self, action: str, by: str, facts: dict[str, Any]) -> None:
         assert self._log is not None, "start was called"

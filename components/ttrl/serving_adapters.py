@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.shared.runtime.errors import PixelisError
+from components.shared.runtime.errors import ArtifactError, EnvironmentFault, PixelisError
 from components.ttrl.batching import Batcher
 from components.ttrl.guard import AdapterStore, Ledger, Status, UpdateRecord
 
@@ -44,10 +44,19 @@ class ServingAdapters:
 
     def swap(self, folder: Path | None, digest: str) -> None:
         """Put an adapter into memory between two batches; None is the promoted one."""
-        self._batcher.exclusive(lambda: self._engine.swap_adapter(folder, digest)).result(SWAP_TIMEOUT_S)
+        swapped = self._batcher.exclusive(lambda: self._engine.swap_adapter(folder, digest))
+        try:
+            swapped.result(SWAP_TIMEOUT_S)
+        except TimeoutError:
+            if not swapped.cancel():  # it has begun, so it ends: a swap given up must not happen afterwards
+                swapped.result()
+                return
+            raise EnvironmentFault(
+                f"adapter {digest[:12]} was not put into service within {SWAP_TIMEOUT_S:g} s, so the one in use stays."
+            ) from None
 
     def rollback(self) -> str:
-        """Serve with the adapter before the present one; returns its digest.
+        """Serve with the adapter before the present one; returns its digest. A damaged one is passed over.
 
         Raises:
             InputError: the promoted adapter serves already.
@@ -55,7 +64,15 @@ class ServingAdapters:
         with self._store.lock:
             before = self._engine.adapter_digest
             digest = self._store.rollback()
-            self.swap(self._store.directory(digest) if digest else None, digest)
+            while digest:
+                try:
+                    self.swap(self._store.directory(digest), digest)
+                    break
+                except (ArtifactError, OSError) as error:
+                    log.error("adapter %s cannot be loaded: %s", digest[:12], error)
+                    digest = self._store.rollback()
+            else:
+                self.swap(None, "")
             self._note("rolled_back", "asked for by an operator", before)
         return self._engine.adapter_digest
 

@@ -5,7 +5,8 @@ for a batch from the memory, judges what it brings (guard.py), publishes and swa
 
 Guarantees: a full queue drops the task and counts it, it never makes a request wait; a worker that dies, hangs or
 speaks nonsense ends as a `failed` record and is started anew with growing pauses; an accepted adapter serves from one
-batch to the next; after `freeze_after` rejections in a row learning is frozen until an operator resumes it.
+batch to the next; after `freeze_after` rejections in a row learning is frozen until an operator resumes it, across
+restarts too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.shared.runtime.errors import PixelisError
 from components.ttrl.channel import Channel
 from components.ttrl.config import TtrlConfig
 from components.ttrl.gating import cap_sources, learning_rate
@@ -72,7 +72,7 @@ class Updates:
         self._channel: Channel | None = None
         self._failures = 0
         self._closing = threading.Event()
-        self.frozen = ""
+        self.frozen = self._why_frozen()
         """Why learning is frozen, empty while it is not."""
         self.working = False
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
@@ -90,8 +90,21 @@ class Updates:
         return True
 
     def thaw(self) -> None:
-        """Allow updates again."""
-        self.frozen = ""
+        """Allow updates again; the record of it ends the row of rejections, also for the next start."""
+        if self.frozen:
+            reason, self.frozen = self.frozen, ""
+            self._keep(self._record("", time.time(), status="resumed", reason=f"by an operator; {reason}"))
+
+    def _why_frozen(self) -> str:
+        """Whether the last updates of this promoted model were all rejected."""
+        limit = self._config().freeze_after
+        judged = ("accepted", "rejected", "rolled_back", "resumed")
+        recent = [
+            record.status
+            for record in self._ledger.records
+            if record.status in judged and record.model_digest == self._store.model_digest
+        ]
+        return f"{limit} updates in a row were rejected" if recent[-limit:] == ["rejected"] * limit else ""
 
     def state(self) -> dict[str, Any]:
         """What /status shows."""
@@ -154,11 +167,9 @@ class Updates:
             log.error("update %s cannot be recorded: %s", record.update_id, error.strerror)
         self._metrics.updates.labels(record.status).inc()
         log.info("update %s: %s %s", record.update_id[:8], record.status, record.reason)
-        recent = [r.status for r in self._ledger.records if r.status in ("accepted", "rejected", "rolled_back")]
-        limit = self._config().freeze_after
-        if record.status == "rejected" and recent[-limit:] == ["rejected"] * limit:
-            self.frozen = f"{limit} updates in a row were rejected"
-            log.warning("learning is frozen: %s", self.frozen)
+        if record.status == "rejected" and (reason := self._why_frozen()):
+            self.frozen = reason
+            log.warning("learning is frozen: %s", reason)
 
     def _update(self, task: str, started: float) -> UpdateRecord:
         config = self._config()
@@ -212,7 +223,7 @@ class Updates:
                 folder = self._store.publish(candidate, message["digest_after"], check=adapter_digest)
                 try:
                     self._swap(folder, message["digest_after"])
-                except PixelisError:
+                except Exception:  # whatever it is: what is published must be what serves
                     self._store.rollback()
                     raise
         serving = after if status == "accepted" else before
@@ -305,7 +316,8 @@ class Updates:
         if process is None:
             return
         process.kill()
-        process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: the system ends it when it can
+            process.wait(10)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -98,8 +98,9 @@ def test_start_s_chooses_the_window(server, tmp_path):
 
 def test_nothing_is_stored_when_the_caller_says_so(server, clip):
     before = server.client.get("/status").json()["buffer"]["records"]
-    answer = ask(server, clip, store="false").json()
+    answer = ask(server, clip, store="False").json()
     assert answer["experience_id"] is None
+    assert ask(server, clip, store="never").status_code == 422
     assert answer["mode"] == "full"
     assert server.client.get("/status").json()["buffer"]["records"] == before
 
@@ -167,6 +168,9 @@ def test_bad_requests(server, clip):
     pictures = [("image", ("a.jpg", jpegs(1)[0]))]
     wrong_times = post("/predict", data={"question": QUESTION, "times_s": "[0, 1]"}, files=pictures)
     assert "1 ascending seconds" in wrong_times.json()["error"]
+    for times in ("[" * 5000, "[NaN]", '{"a": 1}'):
+        refused = post("/predict", data={"question": QUESTION, "times_s": times}, files=pictures)
+        assert refused.status_code == 422, refused.text
     cut = b'--b\r\nContent-Disposition: form-data; name="video"\r\n\r\nabc'
     headers = {"content-type": "multipart/form-data; boundary=b"}
     assert post("/predict", content=cut, headers=headers).status_code == 400
@@ -337,6 +341,7 @@ def test_kill_nine_loses_nothing_acknowledged(server, clip, promoted):
         after = again.client.get("/status").json()
         assert after["buffer"]["records"] == before["buffer"]["records"]
         assert after["adapter_digest"] == before["adapter_digest"]
+        assert (before["learning"], after["learning"]) == (False, False), "the rollback's pause outlives the process"
         assert [u["update_id"] for u in after["updates"]] == [u["update_id"] for u in before["updates"]]
         for answer in answers:
             body = {"experience_id": answer["experience_id"], "correct": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,33 @@ def test_rejections_in_a_row_freeze_learning(updates):
     fixture.run(2)
     assert "2 updates in a row" in fixture.updates.frozen
     assert fixture.updates.request() is False
-    fixture.updates.thaw()
-    assert fixture.run().status == "rejected"
+    fixture.updates.close()
+    again = updates("reject")
+    assert "2 updates in a row" in again.updates.frozen, "a restart does not end what an operator has to end"
+    again.updates.thaw()
+    assert again.run().status == "rejected"
+    assert again.updates.frozen == "", "the row begins anew after a resume"
+    again.updates.close()
+    assert updates("reject").updates.frozen == ""
+
+
+def test_a_new_model_is_not_frozen_by_what_the_old_one_did(updates):
+    fixture = updates("reject")
+    fixture.run(2)
+    fixture.updates.close()
+    fixture.store.model_digest = "the next model"
+    assert fixture.updates._why_frozen() == ""
+
+
+def test_an_adapter_that_cannot_be_swapped_in_is_not_published(updates):
+    fixture = updates("accept")
+
+    def fail(folder, digest):
+        raise RuntimeError("out of memory")
+
+    fixture.updates._swap = fail
+    assert fixture.run().status == "failed"
+    assert fixture.store.current == ""
 
 
 def test_a_full_queue_drops_and_counts(updates):
@@ -170,6 +196,18 @@ def test_an_adapter_changed_meanwhile_wins(updates, tmp_path):
     assert record.status == "rejected"
     assert "another adapter was put into service" in record.reason
     assert fixture.store.current == "other-adapter"
+
+
+def test_what_people_say_and_what_updates_note_do_not_overwrite_each_other(memory):
+    identity = remember(memory, 1, Lesson(PICK, (), 0.75))
+    with ThreadPoolExecutor(4) as pool:
+        said = [pool.submit(memory.feedback, identity, {"n": n}) for n in range(40)]
+        noted = [pool.submit(memory.visited, identity, visits=n, flips=0, reward=0.5) for n in range(1, 11)]
+        for future in (*said, *noted):
+            future.result()
+    attributes = memory._buffer.get(identity).attributes
+    assert sorted(one["n"] for one in attributes["feedback"]) == list(range(40))
+    assert attributes["visits"] > 0
 
 
 def test_only_lessons_are_drawn(memory):
