@@ -27,7 +27,7 @@ class RecursionShape(Section):
     supervised_steps: int = Field(3, ge=1, le=64)
     """Steps after each of which pretraining puts its loss on y; what is carried over has no gradient."""
     halting: bool = False
-    """Learn to say that y is right already; a token that says so is refined no further when generating."""
+    """Learn to say that y is right already; a token that says so is refined no further, sampled or scored."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

@@ -186,5 +186,16 @@ class Refiner(nn.Module):
         return made
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Refined states (…, D) after the last step."""
-        return self.steps(states, learn_all=False)[-1][0]
+        """Refined states (…, D) after the last step, or after the one at which a token halts.
+
+        With a gradient as without: what is scored is what was sampled. A halted token's gradient is that of the step at
+        which it halted.
+        """
+        if self.halt is None or not torch.is_grad_enabled():
+            return self.steps(states, learn_all=False)[-1][0]
+        made = self.steps(states)
+        refined = made[-1][0]
+        for earlier, halting in reversed(made[:-1]):
+            assert halting is not None
+            refined = torch.where((halting > 0)[..., None], earlier, refined)
+        return refined

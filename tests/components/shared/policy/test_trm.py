@@ -129,8 +129,8 @@ def test_halting_ends_the_recursion(states, bias, steps):
     with torch.no_grad():
         model.halt.bias.fill_(bias)
         assert len(model.steps(states)) == steps
-        plain = refiner(supervised_steps=steps)
-        plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("halt.")})
+        plain = refiner_without_halting(model)
+        plain.shape = model.shape.model_copy(update={"supervised_steps": steps})
         assert torch.allclose(model(states), plain(states), atol=1e-6)
     assert len(model.steps(states)) == 4, "training supervises every step"
 
@@ -147,6 +147,25 @@ def test_a_halted_token_keeps_its_answer_whatever_the_others_do(states):
         assert not torch.allclose(last[~stopped], first[~stopped], atol=1e-3)
         alone = torch.stack([model(row) for row in states.flatten(0, 1)]).view_as(last)
         assert torch.allclose(alone, last, atol=1e-5)
+
+
+def test_a_gradient_does_not_change_where_a_token_halts(states):
+    model = refiner(halting=True, supervised_steps=4)
+    with torch.no_grad():
+        logits = model.steps(states)[0][1].flatten().sort().values
+        model.halt.bias.sub_((logits[17] + logits[18]) / 2)
+        sampled = model(states)
+    scored = model(states)
+    assert torch.allclose(scored, sampled, atol=1e-6)
+    assert not torch.allclose(scored, refiner_without_halting(model)(states), atol=1e-3)
+    grads = torch.autograd.grad(scored.square().sum(), [model.layers[0].mlp.up_proj.weight, model.up_proj.weight])
+    assert all(grad.abs().max() > 0 for grad in grads)
+
+
+def refiner_without_halting(model):
+    plain = refiner(supervised_steps=model.shape.supervised_steps)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("halt.")})
+    return plain
 
 
 def test_padding_is_invisible_and_every_token_sees_itself():
