@@ -247,10 +247,11 @@ def summary(metrics: dict[str, float], policy: str) -> str:
             f"({metrics['vision_seconds']:.0f} s).",
         ]
     if metrics.get("num_windows"):
-        lines.append(
+        lines += [
+            "",
             f"Language: OCA {metrics['oca']:.3f}, AA@1 {metrics['aa']:.3f} on {metrics['num_windows']:.0f} windows, "
             f"tIoU@0.5 {metrics['tiou']:.3f} on {metrics['num_boundary_windows']:.0f} boundary windows "
             f"(best constant segment {metrics['tiou_constant']:.3f}), {metrics['valid_share']:.1%} valid answers, "
-            f"{metrics['distinct_segments']:.0f} distinct segments ({metrics['language_seconds']:.0f} s)."
-        )
+            f"{metrics['distinct_segments']:.0f} distinct segments ({metrics['language_seconds']:.0f} s).",
+        ]
     return "\n".join(lines)

@@ -211,7 +211,7 @@ def draw_all(
     """Draw the pictures there is something for, by caption."""
     shown = {}
     draw.bars(measured.value, target / "baselines.png")
-    shown["Beside what needs no model"] = target / "baselines.png"
+    shown["Figures with their intervals"] = target / "baselines.png"
     draw.confusion(manifest.labels, matrix, target / "confusion.png")
     shown["Operations: true against answered (candidate)"] = target / "confusion.png"
     if draw.strips(measured.lines, manifest.labels, config.num_strips, target / "timelines.png"):

@@ -191,10 +191,8 @@ def closeups(measured: Mapping[str, Any], path: Path) -> bool:
                 axis.text(x, item[mode][key] + 0.015, f"{item[mode][key]:.2f}", ha="center", fontsize=8)
         if key == "accuracy":
             chance = next(iter(found.values()))["closeup_greedy"]["chance"]
-            axis.axhline(chance, color="#b04030", linestyle="--", linewidth=1.2)
-            axis.text(
-                -0.46, chance + 0.02, f"chance {chance:.2f}", color="#b04030", fontsize=8, backgroundcolor="white"
-            )
+            axis.axhline(chance, color="#b04030", linestyle="--", linewidth=1.2, label=f"chance {chance:.2f}")
+            axis.legend(loc="upper left", frameon=False, fontsize=8, labelcolor="#b04030")
         axis.set_xticks(range(len(found)), [TITLES[name] for name in found])
         axis.set_ylim(0, 1.08)
         axis.set_title(f"{title} (dark: greedy, light: sampled)", fontsize=10, loc="left")

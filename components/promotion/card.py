@@ -20,7 +20,7 @@ def model_card(facts: dict[str, Any], metrics: dict[str, Any], manifest: Manifes
         for split in ("train", "validation", "test")
     }
     hours = sum(recording.duration_s for recording in manifest.recordings) / 3600
-    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(headline(metrics).items()))
+    figures = "\n".join(figure_rows(metrics, facts["candidate"]))
     reasons = "\n".join(f"- {reason}" for reason in facts["gate"]["reasons"])
     lines = "\n".join(
         f"| {name} | `{item['sha256'][:16]}` | {item['run_id']} |" for name, item in facts["lineage"].items()
@@ -43,9 +43,11 @@ next; may look closer at the picture before it answers. Labels: {", ".join(facts
 model: {facts["num_canary_clips"]}.
 
 ## Figures on the test split
-| figure | value |
-|---|---|
+| figure | this model | its base | best constant |
+|---|---:|---:|---:|
 {figures}
+
+All {len(headline(metrics))} figures stand in `promotion.json`, with their intervals in the evaluation's report.
 
 ## Why it was promoted
 {reasons}
@@ -58,6 +60,29 @@ model: {facts["num_canary_clips"]}.
 ## Limits
 Not for judging people's performance. Outside the label list it cannot answer; times are bounded by the sampled frames.
 """
+
+
+def figure_rows(metrics: dict[str, Any], candidate: str) -> list[str]:
+    """Rows of the card's table, for the figures that were measured: the model, its base, the best constant answer."""
+    closeup = "closeup_greedy_accuracy"
+    kinds = (
+        ("operation right (OCA)", "oca", "base_oca", "baseline_constant_oca"),
+        ("next operation right (AA@1)", "aa1", "base_aa1", "baseline_constant_aa1"),
+        ("segment right: tIoU@0.5, windows with a boundary", "tiou50", "base_tiou50", "baseline_constant_tiou50"),
+        ("timeline macro-F1 at 1 Hz", "timeline_f1", "base_timeline_f1", "baseline_constant_timeline_f1"),
+        ("readable answers", "valid", "base_valid", ""),
+        ("close-up questions right", f"{candidate}_{closeup}", f"base_{closeup}", ""),
+        ("calibration error of the vote (ECE)", "ece_vote", "", ""),
+        ("seconds an answer takes (median)", "latency_median_s", "", ""),
+        ("windows scored", "num_windows", "", ""),
+        ("sessions", "num_sessions", "", ""),
+    )
+    shown = lambda key: f"{metrics[key]:.3g}" if metrics.get(key) is not None else "–"
+    return [
+        f"| {title} | {shown(key)} | {shown(base)} | {shown(best)} |"
+        for title, key, base, best in kinds
+        if key in metrics
+    ]
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, float]:

@@ -210,7 +210,9 @@ def report_text(config: ClipsConfig, counts: dict[str, int], facts: dict[str, An
         f"{facts['num_unlabelled']} without any label.",
         "",
         f"Canary: {counts['canary']} clips of {len(facts['canary_subjects'])} {facts['canary_source']} {people}"
-        f" kept out of everything else; by label: {facts['classes']['canary']}.",
+        f" kept out of everything else; by label: "
+        + (", ".join(f"{label} {count}" for label, count in facts["classes"]["canary"].items()) or "none")
+        + ".",
         "",
         *(f"- skipped {item['recording_id']}: {item['reason']}" for item in facts["skipped"]),
         "",

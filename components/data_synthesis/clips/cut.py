@@ -231,9 +231,11 @@ def group_report(manifest: Manifest, record: dict[str, Any]) -> Report:
     """The group's figures."""
     clips = {split: sum(counts.values()) for split, counts in record["classes"].items()}
     lines = [
-        f"Group {record['group']} of {record['num_groups']}: {record['num_recordings']} recordings, {clips} clips."
+        f"Group {record['group']} of {record['num_groups']}: {record['num_recordings']} recordings; clips: "
+        + (", ".join(f"{count} {split}" for split, count in clips.items()) or "none")
+        + "."
     ]
-    lines += [f"- skipped {item['recording_id']}: {item['reason']}" for item in record["failed"]]
+    lines += ["", *(f"- skipped {item['recording_id']}: {item['reason']}" for item in record["failed"])]
     metrics = {f"num_clips_{split}": float(count) for split, count in clips.items()}
     metrics |= {"num_frames": float(record["num_frames"]), "num_failed": float(len(record["failed"]))}
     return Report(metrics=metrics, provenance=manifest.provenance, markdown="\n".join(lines) + "\n")

@@ -117,7 +117,7 @@ def draw_sampler_plot(manifest: Manifest, plotted: dict[str, Any], config: Clips
             axes.axvspan(boundary - 0.5, boundary + 0.5, color="orange", alpha=0.15)
             axes.axvline(boundary, color="tab:orange", linewidth=0.8)
     axes.set(xlabel="seconds", ylabel="bits", title=f"{recording.recording_id}: entropy and boundaries (±0.5 s)")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -218,6 +218,21 @@ def reasons(tally: Tally) -> str:
     return ", ".join(f"{reason}: {number}" for reason, number in sorted(found.items())) or "there are no clips"
 
 
+def in_one_line(counts: Counter[str]) -> str:
+    """`duplicate 15, length 2`."""
+    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items())) or "none"
+
+
+def table_by_split(title: str, counts: Counter[str]) -> list[str]:
+    """Counts named `train closeup direct` as a Markdown table: a row for what follows the split, a column a split."""
+    splits = [split for split in SPLITS if any(name.startswith(f"{split} ") for name in counts)]
+    rows = sorted({name.partition(" ")[2] for name in counts})
+    lines = [f"| {title} | {' | '.join(splits)} |", "|---" + "|---:" * len(splits) + "|"]
+    return lines + [
+        f"| {row} | " + " | ".join(str(counts[f"{split} {row}"]) for split in splits) + " |" for row in rows
+    ]
+
+
 def make_report(
     tally: Tally, shards: dict[str, tuple[ShardRecord, ...]], sheet: Path | None, provenance: str
 ) -> Report:
@@ -229,14 +244,12 @@ def make_report(
     metrics["rejected_share"] = sum(tally.rejected.values()) / made if made else 0.0
     if tally.values:
         metrics["closeup_majority_share"] = max(tally.values.values()) / sum(tally.values.values())
-    lines = [f"{totals['train']} trajectories to learn from, {totals['validation']} to validate on.", "", "Kept:"]
-    lines += [f"  {name}: {number}" for name, number in sorted(tally.kept.items())]
-    lines += ["", "Rejected by reason:"]
-    lines += [f"  {name}: {number}" for name, number in sorted(tally.rejected.items())] or ["  none"]
-    lines += ["", "Clips without a question:"]
-    lines += [f"  {name}: {number}" for name, number in sorted(tally.no_question.items())] or ["  none"]
+    lines = [f"{totals['train']} trajectories to learn from, {totals['validation']} to validate on.", ""]
+    lines += table_by_split("kept", tally.kept)
+    lines += ["", "Rejected by reason: " + in_one_line(tally.rejected), ""]
+    lines += table_by_split("clips without a question", tally.no_question) if tally.no_question else []
     if tally.teacher:
-        lines += ["", "Teacher's answers:"] + [f"  {name}: {number}" for name, number in sorted(tally.teacher.items())]
+        lines += ["", "Teacher's answers: " + in_one_line(tally.teacher)]
     return Report(
         metrics=metrics,
         provenance="real" if provenance == "real" else "synthetic",

@@ -13,27 +13,35 @@ STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em a
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:1.6em}table{border-collapse:collapse;margin:.5em 0}
 td,th{border:1px solid #d0d4da;padding:.25em .7em;text-align:left}
 td.n{text-align:right;font-variant-numeric:tabular-nums}
-img{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f5f6f8;padding:.8em}figcaption{color:#555}"""
+th{background:#f5f6f8}code{background:#f5f6f8;padding:0 .25em}
+figure{margin:1.4em 0}img{max-width:100%;height:auto}figcaption{color:#555}"""
 
 
 def render_page(title: str, report: Report) -> str:
     """The report as one HTML document."""
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>Provenance of the data: <b>{report.provenance}</b></p>"]
     if report.markdown:
-        parts.append(f"<pre>{html.escape(report.markdown)}</pre>")
+        parts.append(render_markdown(report.markdown))
+    for caption, path in report.pictures.items():
+        figure = inline_png(path.read_bytes(), caption)
+        parts.append(f"<figure>{figure}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    if report.curves:
+        parts.append(f"<h2>Curves</h2>{inline_png(draw_curves(report.curves), 'curves')}")
     if report.metrics:
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td class=n>{format_figure(value)}</td></tr>"
             for name, value in sorted(report.metrics.items())
         )
         parts.append(f"<h2>Figures</h2><table>{rows}</table>")
-    if report.curves:
-        parts.append(f"<h2>Curves</h2>{inline_png(draw_curves(report.curves), 'curves')}")
-    for caption, path in report.pictures.items():
-        figure = inline_png(path.read_bytes(), caption)
-        parts.append(f"<figure>{figure}<figcaption>{html.escape(caption)}</figcaption></figure>")
     head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def render_markdown(text: str) -> str:
+    """Markdown with tables as HTML; HTML within it stays text."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
 
 
 def inline_png(data: bytes, alt: str) -> str:
@@ -52,6 +60,7 @@ def draw_curves(curves: dict[str, list[tuple[float, float]]]) -> bytes:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     names = sorted(curves)
     columns = min(3, len(names))
@@ -64,7 +73,11 @@ def draw_curves(curves: dict[str, list[tuple[float, float]]]) -> bytes:
         axis.plot(
             [x for x, _ in points], [y for _, y in points], linewidth=1.4, marker="." if len(points) < 15 else None
         )
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_xlabel("step", fontsize=7)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if all(float(y).is_integer() for _, y in points):
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     buffer = io.BytesIO()

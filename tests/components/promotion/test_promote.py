@@ -124,7 +124,9 @@ def test_the_folder_holds_everything_and_points_nowhere_else(inputs: PromotionIn
     assert facts["labels"] == list(LABELS)
     assert facts["adapter_digest"] == tree_digest(model / "adapter")
     assert facts["lineage"]["clips"]["run_id"] == "run-1"
-    assert "**synthetic**" in (model / "MODEL_CARD.md").read_text()
+    card = (model / "MODEL_CARD.md").read_text()
+    assert "**synthetic**" in card
+    assert "| operation right (OCA) | 0.8 | – | – |" in card
     assert report.metrics["num_canary_clips"] == 10
 
 
