@@ -7,7 +7,11 @@ frame, and only its damaged records are lost.
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from crc32c import crc32c
@@ -29,6 +33,9 @@ CHANGED = (PATCH_ROW.names or ())[1:]
 """Columns an update of numbers sets."""
 CHUNK_ROWS = 256
 """Records gathered at a time: what is gathered is scaled while it is in the processor's cache."""
+JOB_ROWS = 16 * CHUNK_ROWS
+THREADS = min(4, os.cpu_count() or 1)
+"""Checksums, scaling and first touching memory need no interpreter."""
 
 
 @dataclass(frozen=True)
@@ -103,23 +110,15 @@ def load(snapshot: Snapshot, state: State, store: FileStore, report: ScanReport)
     """
     state.rows.names = {name: Names(list(texts)) for name, texts in snapshot.names.items()}
     views = {number: store.segments[number].view() for number, _, _ in snapshot.segments}
-    address, heads, row = snapshot.arrays["address"], [], 0
-    numbers, bad = address >> SHIFT, np.zeros(len(address), bool)
-    state.vectors.reserve(len(address))
-    for number, end, checksum in snapshot.segments:
-        segment, view = store.segments[number], views[number]
-        segment.end, segment.crc = end, checksum
-        first, last = np.searchsorted(numbers, [number, number + 1])
-        offsets = (address[first:last] & OFFSET_MASK).tolist()
-        if crc32c(view[:end]) != checksum:
-            bad[first:last] = _damaged(view[:end], store, number, offsets, report)
-            offsets = [offset for offset, lost in zip(offsets, bad[first:last]) if not lost]
-        for start in range(0, len(offsets), CHUNK_ROWS):
-            part = offsets[start : start + CHUNK_ROWS]
-            heads.append(_rows(state, view, part, row))
-            row += len(part)
-    arrays = _without(snapshot.arrays, bad) if bad.any() else snapshot.arrays
-    head = np.frombuffer(b"".join(heads), HEAD)
+    arrays = snapshot.arrays
+    with ThreadPoolExecutor(THREADS, "buffer-loading") as pool:
+        bad = _bad(snapshot, store, views, report, pool)
+        if bad.any():
+            arrays = _without(arrays, bad)
+        state.vectors.reserve(len(arrays["address"]))
+        jobs = [(state, views[number], offsets, row) for number, offsets, row in _pieces(arrays["address"])]
+        heads = b"".join(pool.map(_fill, jobs))
+    head = np.frombuffer(heads, HEAD)
     _columns(state, head, arrays)
     _frames(state, views, head, arrays)
     for at, number in arrays["shadow"].tolist():
@@ -128,8 +127,42 @@ def load(snapshot: Snapshot, state: State, store: FileStore, report: ScanReport)
     return {number: end for number, end, _ in snapshot.segments}
 
 
+def _bad(
+    snapshot: Snapshot, store: FileStore, views: dict[int, memoryview], report: ScanReport, pool: ThreadPoolExecutor
+) -> np.ndarray:
+    """Which records (n,) are damaged; sets each segment's end and checksum, and tells the report."""
+    address = snapshot.arrays["address"]
+    bad = np.zeros(len(address), bool)
+    found = pool.map(lambda segment: crc32c(views[segment[0]][: segment[1]]), snapshot.segments)
+    for (number, end, expected), checksum in zip(snapshot.segments, found):
+        store.segments[number].end, store.segments[number].crc = end, expected
+        if checksum != expected:
+            first, last = np.searchsorted(address, [number << SHIFT, number + 1 << SHIFT])
+            offsets = (address[first:last] & OFFSET_MASK).tolist()
+            bad[first:last] = _damaged(views[number][:end], store, number, offsets, report)
+    return bad
+
+
+def _pieces(address: np.ndarray) -> Iterator[tuple[int, list[int], int]]:
+    """Segment, offsets in it and first row of up to JOB_ROWS neighbouring records at a time; `address` rises."""
+    numbers = address >> SHIFT
+    starts = np.unique(
+        np.concatenate([np.flatnonzero(np.diff(numbers, prepend=-1)), np.arange(0, len(address), JOB_ROWS)])
+    )
+    for first, last in pairwise([*starts.tolist(), len(address)]):
+        yield int(numbers[first]), (address[first:last] & OFFSET_MASK).tolist(), first
+
+
+def _fill(job: tuple[State, memoryview, list[int], int]) -> bytes:
+    """Fill the searched vectors of the rows of one piece; returns their joined heads."""
+    state, view, offsets, first = job
+    return b"".join(
+        [_rows(state, view, offsets[at : at + CHUNK_ROWS], first + at) for at in range(0, len(offsets), CHUNK_ROWS)]
+    )
+
+
 def _rows(state: State, view: memoryview, offsets: list[int], first: int) -> bytes:
-    """Fill the searched vectors of the rows from `first` on; returns their joined heads."""
+    """`_fill` for so few that what is gathered stays in the processor's cache."""
     dim, index = state.config.dimension, state.config.index
     found = gather(view, offsets, dim)
     heads, matrix = found["head"].tobytes(), found["vector"]

@@ -44,12 +44,14 @@ def recover(state: State, store: Store, snapshots: Snapshots) -> RecoveryReport:
     report = ScanReport()
     covered: dict[int, int] = {}
     base = 0
-    if isinstance(store, FileStore):
-        snapshot = _newest(store, snapshots, report)
-        if snapshot is not None:
-            covered, base = checkpoint.load(snapshot, state, store, report), snapshot.sequence
-    entries = _whole_groups(state, store, covered, report)
-    state.apply(sorted((e for e in entries if e.sequence > base), key=_order))
+    with state.vectors.filling():
+        if isinstance(store, FileStore):
+            snapshot = _newest(store, snapshots, report)
+            if snapshot is not None:
+                covered, base = checkpoint.load(snapshot, state, store, report), snapshot.sequence
+        entries = _whole_groups(state, store, covered, report)
+        state.apply(sorted((e for e in entries if e.sequence > base), key=_order))
+        state.settle()
     missing = state.frames.settle()
     if missing:
         report.damages.append(f"{missing} frames are missing: their experiences stay without them")

@@ -96,8 +96,8 @@ class Rows:
         count = len(records)
         if count:
             self._grow(count)
-        data = records["key"].tobytes()
-        self.slot_of = {data[16 * i : 16 * i + 16]: i for i in range(count)}
+        keys = np.ascontiguousarray(records["key"]).reshape(-1, 16).view("V16").reshape(-1)
+        self.slot_of = dict(zip(keys.tolist(), range(count)))
         self.table["record"].view(WHOLE_FIXED)[:count] = records.view(WHOLE_FIXED)
         self.alive[:count] = True
         self.used = count

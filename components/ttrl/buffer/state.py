@@ -56,10 +56,14 @@ class State:
     @property
     def rows(self) -> Rows:
         """The table, all that was stored filled in."""
+        self.settle()
+        return self._rows
+
+    def settle(self) -> None:
+        """Fill in all that was stored."""
         if self._arrivals.waiting:
             with self.mutex:
                 self._arrivals.settle()
-        return self._rows
 
     @property
     def slot_of(self) -> dict[bytes, int]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+
+from components.ttrl.buffer.pages import Pages
 
 BLOCK_ROWS = 16_384
 TINY = np.float32(1e-36)
@@ -49,11 +54,23 @@ class VectorBlocks:
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self.blocks: list[np.ndarray] = []
+        self._pages: Pages | None = None
 
     def reserve(self, slots: int) -> None:
         """Make room for slots 0 .. slots - 1."""
         while len(self.blocks) * BLOCK_ROWS < slots:
-            self.blocks.append(np.zeros((BLOCK_ROWS, self.dimension), np.float32))
+            shape = (BLOCK_ROWS, self.dimension)
+            self.blocks.append(self._pages.zeros(*shape) if self._pages else np.zeros(shape, np.float32))
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """What room is made until this ends is filled until then, too."""
+        self._pages = Pages()
+        try:
+            yield
+        finally:
+            self._pages.filled()
+            self._pages = None
 
     def write(self, slots: np.ndarray, rows: np.ndarray, *, first: int | None = None, unit: bool = False) -> None:
         """Set rows (n, dim) at slots (n,); of a repeated slot the last row counts.
