@@ -1,7 +1,8 @@
-"""Fixtures that tests of several steps share: real servers of object stores on this machine."""
+"""Fixtures that tests of several parts share: real servers of object stores, the container engine of this machine."""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,3 +65,22 @@ def google(google_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "no-gcloud"))
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    """The container engine, with this commit's images.
+
+    Without them: skipped with the reason, failed under `make e2e-docker`.
+    """
+    from components.shared.runtime.errors import EnvironmentFault
+    from pipelines import containers
+    from pipelines.config import compose
+
+    try:
+        found = containers.engine()
+        containers.check_images(found, compose("twin", (), {}))
+    except EnvironmentFault as fault:
+        (pytest.fail if "PIXELIS_DOCKER_REQUIRED" in os.environ else pytest.skip)(str(fault))
+    yield found
+    found.close()

@@ -17,26 +17,13 @@ import httpx
 import pytest
 from smallest import SMALLEST, artifacts, done_before, environment, free_port, pixelis, promoting_evaluation, read
 
-from components.shared.runtime.errors import EnvironmentFault
 from components.ttrl.control import is_running, read_record, status
 from pipelines.config import compose
-from pipelines.containers import LABEL, check_images, engine
+from pipelines.containers import LABEL
 from pipelines.steps import STEPS
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """The engine, with this commit's images. Without them: skipped with the reason, failed under `make e2e-docker`."""
-    try:
-        found = engine()
-        check_images(found, compose("twin", (), {}))
-    except EnvironmentFault as fault:
-        (pytest.fail if "PIXELIS_DOCKER_REQUIRED" in os.environ else pytest.skip)(str(fault))
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(client: Any, root: Path) -> dict[str, Any]:
+def run(engine: Any, root: Path) -> dict[str, Any]:
     """The runner is killed while sft trains; then the run is resumed."""
     sets = [item for key, value in SMALLEST.items() for item in ("--set", f"{key}={value}")]
     command = pixelis(root, "run", "--runner", "docker", *sets)
@@ -58,7 +45,7 @@ def run(client: Any, root: Path) -> dict[str, Any]:
     first.kill()
     first.wait()
     directory = next(root.glob("*/request.json")).parent
-    orphans = client.containers.list(filters={"label": f"{LABEL}={directory.name}"})
+    orphans = engine.containers.list(filters={"label": f"{LABEL}={directory.name}"})
     second = subprocess.run(
         pixelis(root, "run", "--resume", directory.name), capture_output=True, text=True, env=environment()
     )
@@ -79,7 +66,7 @@ def service(run: dict[str, Any], root: Path) -> Iterator[dict[str, Any]]:
         subprocess.run(pixelis(root, "ttrl", "stop"), env=environment())
 
 
-def test_a_killed_runner_leaves_a_run_that_can_be_resumed(run: dict[str, Any], client: Any) -> None:
+def test_a_killed_runner_leaves_a_run_that_can_be_resumed(run: dict[str, Any], engine: Any) -> None:
     second = run["second"]
     assert second.returncode == 0, second.stdout + second.stderr
     summary = read(run["directory"] / "summary.json")
@@ -88,7 +75,7 @@ def test_a_killed_runner_leaves_a_run_that_can_be_resumed(run: dict[str, Any], c
     assert {found[name] for name in ("sft", "rft", "evaluation")} == {"SUCCEEDED"}
     assert "resumed after step" in (run["directory"] / "logs" / "sft.log").read_text()
     assert run["orphans"], "the killed runner's container was there"
-    assert client.containers.list(all=True, filters={"label": f"{LABEL}={run['directory'].name}"}) == []
+    assert engine.containers.list(all=True, filters={"label": f"{LABEL}={run['directory'].name}"}) == []
 
 
 def test_the_steps_ran_in_the_images(run: dict[str, Any]) -> None:
@@ -121,7 +108,7 @@ def test_figures_reached_the_tracking_store(run: dict[str, Any], root: Path) -> 
 
 
 def test_the_service_answers_from_a_hardened_container(
-    service: dict[str, Any], root: Path, client: Any, run: dict[str, Any]
+    service: dict[str, Any], root: Path, engine: Any, run: dict[str, Any]
 ) -> None:
     record = service["record"]
     assert record["url"] == f"http://127.0.0.1:{service['port']}"
@@ -131,7 +118,7 @@ def test_the_service_answers_from_a_hardened_container(
         == read(next(service["directory"].rglob("service/service.json")))["model_digest"]
     )
     assert httpx.get(f"{record['url']}/readyz", trust_env=False).status_code == 200
-    facts = client.containers.get(record["container"]).attrs
+    facts = engine.containers.get(record["container"]).attrs
     assert facts["HostConfig"]["ReadonlyRootfs"] and facts["HostConfig"]["CapDrop"] == ["ALL"]
     written = [item["Destination"] for item in facts["Mounts"] if item["RW"]]
     assert written == [str(root / "ttrl")], "it writes its state and nothing else"
@@ -139,21 +126,21 @@ def test_the_service_answers_from_a_hardened_container(
     assert artifacts(run["directory"])["recordings"].exists()
 
 
-def test_the_engine_calls_the_service_healthy_on_a_port_of_its_own(service: dict[str, Any], client: Any) -> None:
+def test_the_engine_calls_the_service_healthy_on_a_port_of_its_own(service: dict[str, Any], engine: Any) -> None:
     assert service["port"] != 8400
     deadline = time.monotonic() + 60  # it looks every 15 s
-    while (found := client.containers.get(service["record"]["container"]).attrs["State"]["Health"])[
+    while (found := engine.containers.get(service["record"]["container"]).attrs["State"]["Health"])[
         "Status"
     ] != "healthy":
         assert time.monotonic() < deadline, found
         time.sleep(0.5)
 
 
-def test_stopping_the_service_ends_its_container(service: dict[str, Any], root: Path, client: Any) -> None:
+def test_stopping_the_service_ends_its_container(service: dict[str, Any], root: Path, engine: Any) -> None:
     done = subprocess.run(pixelis(root, "ttrl", "stop"), capture_output=True, text=True, env=environment())
     assert (done.returncode, done.stdout.strip()) == (0, "stopped")
     assert read_record(root / "ttrl") is None
-    assert not any(item.name == service["record"]["container"] for item in client.containers.list())
+    assert not any(item.name == service["record"]["container"] for item in engine.containers.list())
     assert "stopped" in (root / "ttrl" / "service.log").read_text()
     again = subprocess.run(pixelis(root, "ttrl", "stop"), capture_output=True, text=True, env=environment())
     assert again.stdout.strip() == "no service was running"

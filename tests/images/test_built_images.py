@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from bill_of_materials import check_bill
 
-from components.shared.runtime.errors import EnvironmentFault
 from pipelines.config import compose
-from pipelines.containers import check_images, engine
 from pipelines.steps import STEPS
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -58,31 +54,19 @@ MODULES = {
 }
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """The engine, with this commit's images. Without them: skipped with the reason, failed under `make e2e-docker`."""
-    try:
-        found = engine()
-        check_images(found, compose("twin", (), {}))
-    except EnvironmentFault as fault:
-        (pytest.fail if "PIXELIS_DOCKER_REQUIRED" in os.environ else pytest.skip)(str(fault))
-    yield found
-    found.close()
-
-
 def image_of(family: str) -> str:
     placement = compose("twin", (), {}).placement
     return f"{placement.registry}/pixelis-{family}:{placement.tag}-{placement.variant}"
 
 
-def said(client: Any, family: str, *command: str, **options: Any) -> str:
+def said(engine: Any, family: str, *command: str, **options: Any) -> str:
     """What a command prints in a family's image."""
-    return client.containers.run(image_of(family), list(command), **CONFINED | options).decode()
+    return engine.containers.run(image_of(family), list(command), **CONFINED | options).decode()
 
 
-def content(client: Any, family: str, path: str) -> bytes:
+def content(engine: Any, family: str, path: str) -> bytes:
     """A file of an image. Copied out: of a container's output that is long, engines hand out a part now and then."""
-    container = client.containers.create(image_of(family), "true")
+    container = engine.containers.create(image_of(family), "true")
     try:
         chunks, _ = container.get_archive(path)
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
@@ -99,8 +83,8 @@ def test_every_step_has_an_image_whose_imports_are_tried() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_image_says_what_it_is_and_runs_without_rights(client: Any, family: str) -> None:
-    config = client.images.get(image_of(family)).attrs["Config"]
+def test_an_image_says_what_it_is_and_runs_without_rights(engine: Any, family: str) -> None:
+    config = engine.images.get(image_of(family)).attrs["Config"]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
     assert config["Labels"]["org.opencontainers.image.revision"] == commit
     assert config["Labels"]["org.opencontainers.image.title"] == f"pixelis-{family}"
@@ -110,17 +94,21 @@ def test_an_image_says_what_it_is_and_runs_without_rights(client: Any, family: s
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_there_is_no_compiler_and_no_program_that_gives_rights(client: Any, family: str) -> None:
+def test_there_is_no_compiler_and_no_program_that_gives_rights(engine: Any, family: str) -> None:
     names = "gcc g++ cc c++ clang tcc ld as make cmake rustc go"
-    assert said(client, family, "sh", "-c", f"for n in {names}; do command -v $n; done; true") == ""
+    assert said(engine, family, "sh", "-c", f"for n in {names}; do command -v $n; done; true") == ""
     found = said(
-        client, family, "sh", "-c", "find /opt /app \\( -perm -4000 -o -perm -2000 -o -perm -0002 ! -type l \\)"
+        engine,
+        family,
+        "sh",
+        "-c",
+        "find /opt /app \\( -perm -4000 -o -perm -2000 -o -perm -0002 ! -type l \\)",
     )
     assert found == "", "set-id programs or files that everybody may write"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_steps_start_under_any_number_on_a_read_only_root_without_compiling_anything(client: Any, family: str) -> None:
+def test_steps_start_under_any_number_on_a_read_only_root_without_compiling_anything(engine: Any, family: str) -> None:
     script = f"""
 import importlib, sys
 for name in {MODULES[family]!r}:
@@ -138,26 +126,26 @@ try:
 except OSError as error:
     print(error.strerror)
 """
-    assert said(client, family, "python3", "-c", script) == "4321 True []\nRead-only file system\n"
+    assert said(engine, family, "python3", "-c", script) == "4321 True []\nRead-only file system\n"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_bills_of_materials_follow_their_format_and_name_what_is_there(client: Any, family: str) -> None:
+def test_the_bills_of_materials_follow_their_format_and_name_what_is_there(engine: Any, family: str) -> None:
     where = ["/opt/pixelis"] + (["/opt/learning"] if family != "data" else [])
-    bills = [json.loads(content(client, family, f"{place}/sbom.cdx.json")) for place in where]
+    bills = [json.loads(content(engine, family, f"{place}/sbom.cdx.json")) for place in where]
     for bill in bills:
         check_bill(bill)
     named = {item["purl"].partition("@")[0] for item in bills[-1]["components"]}
     assert "pkg:deb/debian/libc6" in named
     listing = "import importlib.metadata as m; print(*{d.metadata['Name'] for d in m.distributions()})"
-    names = said(client, family, "python3", "-c", listing).lower().replace("_", "-").split()
+    names = said(engine, family, "python3", "-c", listing).lower().replace("_", "-").split()
     installed = {f"pkg:pypi/{name}" for name in names}
     assert installed - named == set()
     assert ("pkg:pypi/torch" in named) == (family != "data")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_code_is_a_small_layer_of_its_own(client: Any, family: str) -> None:
-    layers = [layer for layer in client.images.get(image_of(family)).history() if layer["Size"]]
+def test_the_code_is_a_small_layer_of_its_own(engine: Any, family: str) -> None:
+    layers = [layer for layer in engine.images.get(image_of(family)).history() if layer["Size"]]
     assert layers[0]["Size"] < 8e6, "what a commit pushes and pulls"
     assert layers[1]["Size"] > 3e8, "the layer below it is dependencies"
