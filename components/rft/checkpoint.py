@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from components.rft.update import Learner, assign
 from components.rft.validation import Validation
 from components.shared.learning.rewards.curiosity import Novelty
 from components.shared.learning.rewards.orchestrator import Orchestrator
-from components.shared.runtime.artifacts import read_json, sha256_file, write_json
+from components.shared.runtime.artifacts import atomic_write, read_json, sha256_file, write_json
 from components.shared.runtime.errors import ArtifactError
 
 ROLLOUTS = "rollouts.jsonl"
@@ -60,7 +61,7 @@ def save(work: Path, state: State, learner: Learner, orchestrator: Orchestrator,
         "seen": torch.from_numpy(novelty.seen) if novelty is not None and novelty.seen is not None else None,
     }
     path = work / f"step-{state.step:06d}.pt"
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.partial")  # a name with a dot is not copied to a store
     torch.save(tensors, partial)
     partial.replace(path)
     record = {
@@ -128,7 +129,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _cut_rollouts(path: Path, step: int) -> None:
     """Drop the rollouts of updates that the checkpoint does not know."""
     if path.is_file():
-        kept = [
-            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step
-        ]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) < step]
+        atomic_write(path, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    """The update a rollout belongs to; infinite for the line a kill cut, wherever it was cut."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -28,6 +28,7 @@ from torch import Tensor
 from components.rft.config import RftConfig
 from components.rft.rollouts import everyones, own_seed, roll_out
 from components.shared.learning.episode import Episode, Task
+from components.shared.learning.finite import check_finite
 from components.shared.learning.group import Group
 from components.shared.learning.grpo import LossParts, grpo_loss
 from components.shared.learning.rewards.curiosity import operation_rate
@@ -192,6 +193,7 @@ def learn(
             parts.append(loss)
         group.sum_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        check_finite(float(norm), "the gradient's norm", "rft")
         learner.optimizer.step()
     measured = ("loss", "kl", "surprisal", "clipped")
     sums = [float(sum(getattr(part, name).detach() for part in parts)) for name in measured]

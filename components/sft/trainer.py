@@ -26,6 +26,7 @@ from components.sft.config import SftConfig
 from components.sft.curriculum import STAGES, CurriculumState, Decision, observe, start
 from components.sft.material import Lessons, ReadAhead
 from components.shared.learning import checkpoint
+from components.shared.learning.finite import check_finite
 from components.shared.learning.group import Group
 from components.shared.policy.decoder import DecoderPolicy
 from components.shared.policy.layout import Encoded
@@ -145,6 +146,7 @@ class Trainer:
             loss.backward()
             summed, count = summed + loss.detach(), count + targets.numel()
         total, tokens = self.group.total(float(summed), float(count))
+        check_finite(total, f"the loss of step {run.step}", "sft")
         self.group.sum_gradients(self.parameters)
         for parameter in self.parameters:
             if parameter.grad is not None:

@@ -15,6 +15,7 @@ from components.rft.validation import validate
 from components.shared.learning.rewards.curiosity import operation_rate
 from components.shared.operations import default_registry
 from components.shared.policy.prompts import call_text
+from components.shared.runtime.errors import StepError
 from components.shared.samples.trajectory import Call
 
 CONFIG = RftConfig(num_groups=16, group_size=8, learning_rate=0.1, kl_weight=0.0, max_turns=3, steps=40)
@@ -138,3 +139,16 @@ def test_figures_and_rollout_records_are_complete(toy: Any, toy_tasks: Any) -> N
     assert len(done.rollouts) == 128 + done.figures["num_forced"]
     assert done.rollouts[0]["step"] == 3
     assert set(done.rollouts[0]["rewards"]) == {"task", "curiosity", "coherence", "format"}
+
+
+def test_an_update_that_is_no_number_changes_no_weight(toy: Any, toy_tasks: Any) -> None:
+    config = CONFIG.model_copy(update={"kl_weight": 0.02})
+    policy = toy.policy()
+    learner = Learner.start(policy, config)
+    assert learner.reference is not None
+    learner.reference[0].fill_(float("nan"))
+    before = policy.table.detach().clone()
+    orchestrator, registry = build_orchestrator(config, [], None), default_registry(config.operations)
+    with pytest.raises(StepError, match="the training has diverged"):
+        update(learner, toy_tasks, registry, orchestrator, config, step=0, progress=0.0)
+    assert torch.equal(policy.table.detach(), before)

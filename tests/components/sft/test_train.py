@@ -13,7 +13,7 @@ from components.sft.config import SftConfig
 from components.sft.train import SftInputs, SftOutputs, fine_tune
 from components.shared.learning import checkpoint
 from components.shared.policy.load import load_policy
-from components.shared.runtime.errors import InputError
+from components.shared.runtime.errors import InputError, StepError
 
 CONFIG = {
     "rank": 4, "alpha": 8, "steps": 12, "batch": 8, "micro_batch": 4, "learning_rate": 2e-2, "validate_every": 3,
@@ -188,6 +188,21 @@ def test_rollback_restores_weights_and_optimiser(material, tmp_path):
     assert trainer.run.curriculum.stage == 0
     assert after.keys() == kept.keys()
     assert all(torch.equal(kept[name], after[name]) for name in kept)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_changes_no_weight(material, tmp_path):
+    from components.sft.material import read_lessons
+    from components.sft.trainer import Trainer
+
+    policy = load_policy(material / "base")
+    policy.add_adapter(rank=2, seed=0)
+    train = read_lessons(material / "trajectories", "train", 100, policy.layout.encode)
+    trainer = Trainer(policy, SftConfig(**CONFIG), train, train.upto(0)[:4], tmp_path, "key")
+    trainer.parameters[0].data.fill_(float("inf"))
+    before = policy.adapter_state()
+    with pytest.raises(StepError, match=r"the loss of step 0 is .*the training has diverged"):
+        trainer.train_step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in policy.adapter_state().items())
 
 
 def test_no_trajectories_is_an_error(material, policy):
