@@ -74,6 +74,8 @@ def describe(error: ValidationError, name: str) -> str:
         key = ".".join(part for part in [name, *(str(part) for part in item["loc"])] if part)
         if item["type"] == "extra_forbidden":
             lines.append(f"{key} = {item['input']!r}: no such key")
-        else:
-            lines.append(f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+            continue
+        message = item["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"  # a whole section says nothing
+        lines.append(f"{key}{given}: {message[0].lower()}{message[1:]}")
     return "; ".join(lines) + "; nothing was run."

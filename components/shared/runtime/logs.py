@@ -56,5 +56,5 @@ def configure_logging(*, trace: str, component: str, level: int = logging.INFO) 
     formatter = JsonFormatter if as_json else LineFormatter
     handler.setFormatter(formatter(trace, component, colour=sys.stderr.isatty()))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "alembic", "mlflow", "matplotlib", "PIL", "urllib3", "filelock"):
+    for noisy in ("httpx", "httpcore", "alembic", "mlflow", "matplotlib", "PIL", "urllib3", "filelock", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -96,11 +96,20 @@ def read_artifact_record(artifact: Path) -> tuple[ArtifactRecord, StepRecord]:
     """Read an artifact's record and check that every file is there with its size.
 
     Raises:
-        ArtifactError: no record (the step that made it did not finish), or a file missing or of another size.
+        ArtifactError: no record (the step that made it did not finish), one of another version of the code, or a file
+            missing or of another size.
     """
     value = read_json(artifact / RECORD)
-    record = load_record(value["made_by"])
-    for name, size in value["files"].items():
+    try:
+        record, files = load_record(value["made_by"]), value["files"]
+        made = record.outputs[value["output"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{artifact / RECORD} is not a record as this version writes it ({type(error).__name__}: {error}), so "
+            "nobody can say what the artifact is.",
+            remedy="Delete the folder and run its step again.",
+        ) from error
+    for name, size in files.items():
         path = artifact / name
         if not path.is_file() or path.stat().st_size != size:
             state = f"{path.stat().st_size} bytes instead of {size}" if path.is_file() else "missing"
@@ -108,4 +117,4 @@ def read_artifact_record(artifact: Path) -> tuple[ArtifactRecord, StepRecord]:
                 f"{artifact}: {name} is {state}, so the artifact is not what step {record.step} wrote.",
                 remedy=f"Delete the folder and run again: step {record.step} will be repeated.",
             )
-    return record.outputs[value["output"]], record
+    return made, record

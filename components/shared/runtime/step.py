@@ -30,7 +30,7 @@ from components.shared.runtime.page import render_page, write_pictures
 from components.shared.runtime.records import ArtifactRecord, StepRecord
 from components.shared.runtime.report import Report
 from components.shared.runtime.reproducibility import restart_step, seed_everything, system_facts
-from components.shared.runtime.stores import remove_folder
+from components.shared.runtime.stores import forget_folder
 
 log = logging.getLogger(__name__)
 WORK = "work"
@@ -165,16 +165,8 @@ def work_out(record: StepRecord, verb: Callable[..., Report], config: StepSectio
     uri = f"{address.rstrip('/')}/{work.name}/{records.run_id()}/{WORK}"
     with kept(work, uri):
         report = verb(config, inputs, outputs)
-    forget(uri)
+    forget_folder(uri)
     return report
-
-
-def forget(uri: str) -> None:
-    """Remove what was kept of a step that is done; what cannot be removed only costs room."""
-    try:
-        remove_folder(uri)
-    except PixelisError as error:
-        log.warning("%s could not be removed: %s", uri, error)
 
 
 def open_run(record: StepRecord) -> None:

@@ -11,6 +11,7 @@ Not guaranteed: a consistent picture of a folder that somebody changes meanwhile
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault
 
+log = logging.getLogger(__name__)
 PROTOCOLS = {"s3": "s3", "minio": "s3", "gs": "gcs"}
 """Schemes that are understood, and fsspec's name for the protocol."""
 MOUNTS = {"/minio/": "minio://", "/s3/": "s3://", "/gcs/": "gs://"}
@@ -128,6 +130,14 @@ def remove_folder(uri: str) -> None:
     with explained(uri, "changed"):
         if listed(store, root):
             store.rm(root, recursive=True)
+
+
+def forget_folder(uri: str) -> None:
+    """Remove what a step that is done has no more use for; what cannot be removed costs room, never the step."""
+    try:
+        remove_folder(uri)
+    except EnvironmentFault as error:
+        log.warning("%s could not be removed: %s", uri, error)
 
 
 def listing_digest(place: str) -> str:

@@ -32,7 +32,7 @@ from components.shared.runtime.config import Section, StepSection, canonical_jso
 from components.shared.runtime.errors import EnvironmentFault, StepError
 from components.shared.runtime.records import run_id
 from components.shared.runtime.report import Report, read_report
-from components.shared.runtime.stores import fetch_folder, object_uri, remove_folder
+from components.shared.runtime.stores import fetch_folder, forget_folder, object_uri
 
 log = logging.getLogger(__name__)
 VARIABLE = "PIXELIS_TRAIN_JOB"
@@ -135,7 +135,7 @@ def run_on_nodes(
         for caption, path in report.pictures.items()
         if path.parts[0] in folders
     }
-    remove_folder(exchange)  # the outputs are this step's now; what stayed would only be resumed by mistake
+    forget_folder(exchange)  # the outputs are this step's now
     return report
 
 

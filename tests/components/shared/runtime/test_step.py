@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,3 +153,12 @@ def test_pictures_point_into_the_finished_artifact(tmp_path: Path) -> None:
     report = run_step("step", draws, (Settings, "{}"), (Inputs, {}), (Outputs, {"made": made}), {"page": page})
     assert report.pictures["a picture"] == Path(made.path) / "picture.png"
     assert "data:image/png;base64" in Path(page.path).read_text()
+
+
+def test_a_record_of_another_version_is_refused_and_not_a_crash(tmp_path: Path) -> None:
+    source = Path(run(tmp_path).path)
+    record = json.loads((source / "artifact.json").read_text())
+    record["made_by"]["a_field_of_tomorrow"] = 1
+    (source / "artifact.json").write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match="a_field_of_tomorrow"):
+        read_artifact_record(source)
