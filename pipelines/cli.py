@@ -1,7 +1,7 @@
 """The `pixelis` command.
 
 Exit codes: 0 done (also where the gate holds the model); 2 configuration; 3 input; 4 artifact; 5 this machine;
-6 a step failed; 130 interrupted.
+6 a step failed; 7 no model that can be served; 8 the experience buffer; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from components.shared.runtime.errors import ConfigError, PixelisError
+from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, PixelisError
 from pipelines import cluster_commands, commands
 from pipelines.steps import STEPS
 
@@ -188,7 +188,13 @@ def compile_(
     from pipelines.training import build
 
     target = output or Path(f"pixelis-{profile}.yaml")
+    if target.suffix not in (".yaml", ".yml") or target.is_dir():
+        raise ConfigError(
+            f"--output {target} does not end with .yaml, which Kubeflow's upload goes by; nothing was compiled.",
+            remedy=f"For example: --output {target}.yaml",
+        )
     config = compose(profile, sets or ())
+    target.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(build(config), str(target))
     console().print(
         f"{target} ({target.stat().st_size:,} bytes, images {config.placement.image('sft')})", highlight=False
@@ -206,13 +212,19 @@ def verify_determinism(
     keep: Annotated[Path | None, typer.Option(help="New folder that keeps both results.")] = None,
 ) -> None:
     """Do a step of a finished run twice again, deterministically, and compare every byte it makes."""
-    import yaml
-
+    from pipelines.config import parse
     from pipelines.determinism import verify
     from pipelines.local import last_run
 
     directory = (run_root / run if run else last_run(run_root)).expanduser().absolute()
-    changes = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in sets or [])}
+    changes = {}
+    for item in sets or []:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"--set {item!r} is not of the form key=value; nothing was run.")
+        changes[name] = parse(value, name)
+    if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise ConfigError(f"--keep {keep} is not a new folder; nothing was run.", remedy="Name another one.")
     out = console()
     verdict = verify(step, directory, changes, keep=keep, say=lambda text: out.print(text, highlight=False))
     counted = f"{verdict.num_files} files and {verdict.num_figures} figures"
@@ -254,13 +266,13 @@ def mlflow(
 def ttrl_status(
     run_root: RunRoot = DEFAULT_ROOT, url: Annotated[str, typer.Option(help="Ask this service instead.")] = ""
 ) -> None:
-    """Show where the service is, what it serves and what it has learned."""
+    """Show where the service is, what it serves and what it has learned ($PIXELIS_API_KEY: its key)."""
     import json
 
     from components.ttrl.control import status
 
     place = url or run_root.expanduser().absolute() / "ttrl"
-    console().print_json(json.dumps(status(place)))
+    console().print_json(json.dumps(status(place, key=os.environ.get("PIXELIS_API_KEY", ""))))
 
 
 @ttrl_app.command("stop")
@@ -279,6 +291,11 @@ def ttrl_serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8400,
 ) -> None:
     """Serve a promoted model in the foreground."""
+    if not (model / "promotion.json").is_file():
+        raise InputError(
+            f"{model} holds no promoted model (no promotion.json), so the service was not started.",
+            remedy="Name the promotion step's output: runs/*/artifacts/*/promotion/model",
+        )
     state = run_root.expanduser().absolute() / "ttrl"
     command = [
         sys.executable,
@@ -304,3 +321,9 @@ def main() -> None:
         if error.remedy:
             err.print(error.remedy, highlight=False, markup=False)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not error.filename:  # not about a file somebody named
+            raise
+        text = f"error: {error.filename}: {(error.strerror or type(error).__name__).lower()}; the command ended there."
+        console(error=True).print(text, style="red", highlight=False, markup=False)
+        sys.exit(EnvironmentFault.exit_code)

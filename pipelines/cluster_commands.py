@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from components.shared.runtime.artifacts import atomic_write
 from components.shared.runtime.errors import ConfigError
 
 Host = Annotated[
@@ -97,7 +98,7 @@ def gitops(
 
     text = yaml.safe_dump_all(resources(profile, tuple(sets or ()), namespace), sort_keys=False)
     if output:
-        output.write_text(text)
+        atomic_write(output, text)
     else:
         sys.stdout.write(text)
 

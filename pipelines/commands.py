@@ -141,7 +141,8 @@ def buffer_export(directory: Buffer, target: Annotated[Path, typer.Argument(help
 
 @buffer_app.command("import")
 def buffer_import(
-    directory: Buffer, source: Annotated[Path, typer.Argument(help="File of an earlier export.")]
+    directory: Buffer,
+    source: Annotated[Path, typer.Argument(help="File of an earlier export.", exists=True, dir_okay=False)],
 ) -> None:
     """Add the records of an exported file; those already there stay as they are."""
     from components.ttrl.buffer.tools import import_buffer

@@ -102,12 +102,15 @@ def compose(
     for source in (from_environment(os.environ if environment is None else environment), from_text(overrides)):
         value = merge(value, source)
     value["profile"] = profile
-    share_run(value)
+    name = "run"
     try:
+        RunSection.model_validate(value.get("run") or {})  # first: a wrong seed is not said once a step
+        share_run(value)
+        name = ""
         config = config_class().model_validate(value)
     except ValidationError as error:
         raise ConfigError(
-            describe(error, ""),
+            describe(error, name),
             remedy=f"Every key with its meaning stands in {FILE} and in the steps' config.py.",
         ) from error
     check_agreement(config)

@@ -110,10 +110,10 @@ def check_port(config: Any, root: Path) -> None:
     """
     if not config.ttrl.deploy or not config.ttrl.port:
         return
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        if probe.connect_ex((config.ttrl.host, config.ttrl.port)) != 0:
-            return
+    try:
+        socket.create_connection((config.ttrl.host, config.ttrl.port), timeout=1).close()
+    except OSError:  # nobody listens; an address that is not this machine's is refused by the service itself
+        return
     from components.ttrl.control import is_running, read_record
 
     record = read_record(root / "ttrl")
