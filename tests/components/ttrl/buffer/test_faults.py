@@ -1,14 +1,8 @@
 """Failing devices, flipped bits, killed processes, clocks that jump: detected, reported, the rest readable."""
 
 import errno
-import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +15,6 @@ from components.ttrl.buffer import (
     BufferFullError,
     BufferNotReadyError,
     BufferWriteError,
-    Experience,
     ExperienceBuffer,
     ExperienceBufferError,
 )
@@ -232,83 +225,6 @@ def test_ids_rise_when_the_clock_jumps_back(monkeypatch):
     monkeypatch.setattr(identity.time, "time_ns", lambda: next(moments))
     ids = [identity.new_id() for _ in range(4)]
     assert ids == sorted(ids) and len(set(ids)) == 4
-
-
-WRITER = """
-import asyncio, sys, threading, numpy as np
-from pathlib import Path
-from components.ttrl.buffer import BufferConfig, Experience, ExperienceBuffer
-root, kind, capacity = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-config = BufferConfig(dimension=8, segment_bytes=1 << 16, snapshot_interval=50, snapshot_duty=1.0, min_free_bytes=0,
-                      capacity_records=capacity, eviction="oldest", compaction_dead_share=0.2)
-buffer = ExperienceBuffer.open(root, config)
-lock = threading.Lock()
-def made(k, i):
-    e = Experience(question=f"{k}-{i}", visual=np.full(8, k + 1.0), source=str(k), confidence=(i % 100) / 100)
-    return e, [b"frame %d" % (i % 9) * 30] if i % 3 == 0 else []
-def told(e, sequence):
-    with lock:
-        sys.stdout.write(f"{e.id} {e.question} {sequence}\\n"); sys.stdout.flush()
-def write(k):
-    i = 0
-    while True:
-        e, frames = made(k, i)
-        told(e, buffer.append(e, frames))
-        i += 1
-async def write_async(k):
-    i = 0
-    while True:
-        e, frames = made(k, i)
-        told(e, await buffer.append_async(e, frames))
-        i += 1
-async def writers():
-    await asyncio.gather(*(write_async(k) for k in range(16)))
-if kind == "loop":
-    asyncio.run(writers())
-for k in range(16):
-    threading.Thread(target=write, args=(k,), daemon=True).start()
-threading.Event().wait()
-"""
-
-
-@pytest.mark.parametrize(("kind", "capacity"), [("threads", 400), ("loop", 10_000_000)])
-def test_kill_9_under_sixteen_writers(tmp_path, kind, capacity):
-    """What was acknowledged before the kill is there (but for what the eviction policy took: the oldest)."""
-    root = tmp_path / "b"
-    config = BufferConfig(
-        dimension=8, segment_bytes=1 << 16, min_free_bytes=0, capacity_records=capacity, background=False
-    )
-    generator = random.Random(0)
-    project = Path(__file__).parents[4]
-    environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WRITER, str(root), kind, str(capacity)]
-    for round_number in range(100 if SOAK else 2):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        assert process.stdout.readline()
-        time.sleep(generator.random() * 0.4)
-        process.send_signal(signal.SIGKILL)
-        lines = process.stdout.read().decode().splitlines()
-        process.wait()
-        process.stdout.close()
-        acknowledged = [line.split() for line in lines if line.count(" ") == 2 and line == line.strip()]
-        if acknowledged and not lines[-1].split()[-1].isdigit():
-            acknowledged.pop()
-        with ExperienceBuffer.open(root, config) as buffer:
-            assert not buffer.recovery.damages, f"round {round_number}"
-            found = {identity: buffer.get(identity) for identity in buffer.ids()}
-            assert 0 < len(found) <= capacity
-            oldest = min(e.sequence for e in found.values()) if capacity == 400 else 0
-            for identity, question, sequence in acknowledged[:-1]:
-                if int(sequence) > oldest:
-                    assert found[identity].question == question and found[identity].sequence == int(sequence)
-            for e in list(found.values())[::20]:
-                assert len(buffer.frames(e.id)) == len(e.frames)
-            some = Experience(question="x", visual=np.ones(8), source="3")
-            buffer.append(some)
-            near = buffer.search_knn(np.arange(8.0), len(buffer))
-            assert {n.id for n in near} == set(buffer.ids())
-        if kind == "loop" and round_number % 5 == 4:  # nothing is evicted there: reading all of it would take longer
-            shutil.rmtree(root)
 
 
 def test_an_unexpected_error_in_the_background_is_told_and_ends_nothing(tmp_path, make, monkeypatch, caplog):
