@@ -77,7 +77,7 @@ def buffer_stat(
     directory: Buffer,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures here instead.")] = None,
 ) -> None:
-    """Show sizes, ages, queue, index and latencies; works beside a running service."""
+    """Show counts, sizes, ages, sources and damage; works beside a running service."""
     from components.shared.runtime.artifacts import atomic_write
     from components.ttrl.buffer.tools import stat, stat_page
 

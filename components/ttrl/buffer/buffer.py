@@ -9,6 +9,7 @@ whose call raised `BufferWriteError` while the device also refused to take it ba
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,12 @@ from components.ttrl.buffer.changes import Changes, Redact
 from components.ttrl.buffer.compaction import CompactionReport
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk
-from components.ttrl.buffer.errors import BufferDamagedError, BufferNotReadyError, RecordNotFoundError
+from components.ttrl.buffer.errors import (
+    BufferDamagedError,
+    BufferNotReadyError,
+    RecordNotFoundError,
+    SegmentsMissingError,
+)
 from components.ttrl.buffer.identity import id_of, key_of
 from components.ttrl.buffer.index.keeper import Keeper
 from components.ttrl.buffer.journal import Journal
@@ -41,6 +47,8 @@ from components.ttrl.buffer.store_file import FileStore
 from components.ttrl.buffer.vectors import hybrid
 
 log = logging.getLogger(__name__)
+VIEW_TRIES = 5
+"""So often a view of a log that is being written is taken again when it proves incomplete."""
 
 
 class ExperienceBuffer:
@@ -89,7 +97,16 @@ class ExperienceBuffer:
             BufferLockedError: another process owns it.
             BufferFormatError: not a buffer, of a newer format, of another dimension or adapter, or incomplete.
         """
-        disk, directory, lock = disk or Disk(), Path(directory), None
+        arguments: dict[str, Any] = {"read_only": read_only, "disk": disk or Disk(), "redact": redact, "clock": clock,
+                                     "seed": seed}  # fmt: skip
+        for _ in range(VIEW_TRIES if read_only else 0):
+            with contextlib.suppress(SegmentsMissingError):  # the owner may have begun one after they were listed
+                return cls._open(Path(directory), config, **arguments)
+        return cls._open(Path(directory), config, **arguments)
+
+    @classmethod
+    def _open(cls, directory: Path, config: BufferConfig, *, read_only: bool, disk: Disk, **others: Any) -> Self:
+        lock: OwnerLock | None = None
         if not read_only:
             directory.mkdir(parents=True, exist_ok=True)
             layout.refuse_foreign(directory)
@@ -98,8 +115,7 @@ class ExperienceBuffer:
         try:
             identity = layout.load_or_create(directory, config, disk, read_only=read_only)
             store = layout.open_store(directory, config, identity, disk, read_only=read_only)
-            return cls(directory, config, read_only=read_only, lock=lock, store=store, disk=disk, redact=redact,
-                       clock=clock, seed=seed)  # fmt: skip
+            return cls(directory, config, read_only=read_only, lock=lock, store=store, disk=disk, **others)
         except BaseException:
             if store is not None:
                 store.close()

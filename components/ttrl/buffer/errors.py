@@ -31,6 +31,10 @@ class BufferFormatError(ExperienceBufferError):
     """Not a buffer, a buffer of another format or shape, or one whose segments are not all there."""
 
 
+class SegmentsMissingError(BufferFormatError):
+    """Segments that should be there are not."""
+
+
 class BufferDamagedError(ExperienceBufferError):
     """Bytes that do not match their checksum; the rest of the buffer stays readable."""
 

@@ -78,11 +78,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def check(content: dict[str, Any], path: Path, config: BufferConfig) -> dict[str, Any]:
     """Compare with what the caller expects."""
-    if content["format"] > FORMAT:
-        raise BufferFormatError(
-            f"{path.parent} has format {content['format']}, this code reads up to {FORMAT}: nothing was touched.",
-            remedy="Open it with the release that wrote it, or export and import.",
-        )
+    check_format(content, path.parent)
     for name in ("dimension", "adapter"):
         if content[name] != getattr(config, name):
             raise BufferFormatError(
@@ -90,6 +86,15 @@ def check(content: dict[str, Any], path: Path, config: BufferConfig) -> dict[str
                 remedy="Change buffer." + name + ", or export and import into a fresh directory.",
             )
     return content
+
+
+def check_format(content: dict[str, Any], directory: Path) -> None:
+    """Raise if the directory has a newer format than this code knows."""
+    if content["format"] > FORMAT:
+        raise BufferFormatError(
+            f"{directory} has format {content['format']}, this code reads up to {FORMAT}: nothing was touched.",
+            remedy="Open it with the release that wrote it, or export there and import here.",
+        )
 
 
 def sealed(content: dict[str, Any]) -> bytes:

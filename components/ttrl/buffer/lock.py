@@ -30,7 +30,7 @@ class OwnerLock:
             os.close(self._descriptor)
             raise BufferLockedError(
                 f"{directory} is owned by {describe_owner(owner)}; two owners would overwrite each other.",
-                remedy="Stop that process, or open with read_only=True.",
+                remedy="Stop that process. Reading works beside it: read_only=True, `pixelis buffer stat|dump|export`.",
             ) from error
         command = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
         identity = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since_s": round(time.time())}

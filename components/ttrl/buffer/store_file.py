@@ -9,10 +9,10 @@ from pathlib import Path
 from crc32c import crc32c
 
 from components.ttrl.buffer.disk import Disk, replace_file
-from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
+from components.ttrl.buffer.errors import BufferDamagedError, SegmentsMissingError
 from components.ttrl.buffer.log.frame import HEADER, MAGIC, Entry, Found, Kind
 from components.ttrl.buffer.log.reader import SegmentScan, frames
-from components.ttrl.buffer.log.segment import Segment, opening_entry, read_gone, segment_path
+from components.ttrl.buffer.log.segment import Segment, open_segments, opening_entry, read_gone, segment_path
 from components.ttrl.buffer.log.spare import NAME as SPARE
 from components.ttrl.buffer.log.writer import LogWriter
 from components.ttrl.buffer.store import ScanReport
@@ -43,16 +43,14 @@ class FileStore:
     ) -> None:
         self.directory, self.buffer_id, self.disk, self.read_only = directory, buffer_id, disk, read_only
         self.segment_bytes, self.preallocate = segment_bytes, preallocate
-        self.segments: dict[int, Segment] = {}
         self.gone: set[int] = set()
         self.writer: LogWriter | None = None
         self._doomed: list[int] = []
         if not read_only and not directory.exists():
             directory.mkdir()
             disk.sync_directory(directory.parent)
-        for path in sorted(directory.glob("*.log")):
-            segment = Segment(int(path.stem), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            self.segments[segment.number] = segment
+        self.segments = open_segments(directory)
+        for segment in self.segments.values():
             self.gone |= read_gone(segment)
 
     def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> list[int]:
@@ -100,7 +98,8 @@ class FileStore:
         for number in sorted(self.segments):
             segment, scan = self.segments[number], SegmentScan()
             start = (covered or {}).get(number, 0)
-            view = segment.view()
+            newest = number == max(self.segments)
+            view = segment.view_beside_owner(start, newest=newest) if self.read_only else segment.view()
             for found in frames(view, number << SHIFT, scan, start):
                 if found.kind != Kind.SEGMENT:
                     report.entries += 1
@@ -116,11 +115,10 @@ class FileStore:
             report.dropped_bytes += damage.size_bytes
         if scan.end >= size:
             return
-        if not scan.zero_tail:
-            report.torn_bytes += size - scan.end
+        report.torn_bytes += scan.torn_bytes
         if self.read_only:
             return
-        if not scan.zero_tail:
+        if scan.torn_bytes:
             self._keep_torn(path, segment, scan.end)
         descriptor = self.disk.open(path)
         try:
@@ -144,7 +142,7 @@ class FileStore:
             gone: Further numbers known to be gone (from a snapshot).
 
         Raises:
-            BufferFormatError: segments are missing.
+            SegmentsMissingError: segments are missing.
         """
         self.gone |= set(gone)
         for number in self.gone & self.segments.keys():
@@ -222,10 +220,10 @@ class FileStore:
         self.segments.clear()
 
 
-def missing_segments(directory: Path, numbers: Sequence[int]) -> BufferFormatError:
+def missing_segments(directory: Path, numbers: Sequence[int]) -> SegmentsMissingError:
     """The error for segments that should be there."""
     names = ", ".join(segment_path(directory, n).name for n in numbers[:5])
-    return BufferFormatError(
+    return SegmentsMissingError(
         f"{directory} lacks {len(numbers)} of its segments ({names}): their records are gone.",
         remedy="Put the files back, or accept the loss with `pixelis buffer repair`.",
     )

@@ -28,8 +28,8 @@ class SegmentScan:
     end: int = 0
     """Offset behind the last good frame."""
     damages: list[Damage] = field(default_factory=list)
-    zero_tail: bool = True
-    """Nothing but zeros behind `end`."""
+    torn_bytes: int = 0
+    """Bytes behind `end` up to the last one that is not zero."""
 
     def note(self, offset: int, size_bytes: int, reason: str, sequence: int = 0) -> None:
         """Record a damage."""
@@ -68,8 +68,7 @@ def frames(view: memoryview, base: int, scan: SegmentScan, start: int = 0) -> It
         else:
             yield Found(kind, group, sequence, base + offset, body, body_crc)
         offset = scan.end = min(stop, size)
-    tail = bytes(view[offset:]) if size - offset < 1 << 16 else view[offset:]
-    scan.zero_tail = not _any(tail)
+    scan.torn_bytes = _tail_bytes(view, offset)
 
 
 def _next_header(view: memoryview, offset: int) -> int:
@@ -88,6 +87,13 @@ def _next_header(view: memoryview, offset: int) -> int:
     return -1
 
 
-def _any(view: bytes | memoryview) -> bool:
-    chunk = 1 << 20
-    return any(bytes(view[i : i + chunk]).strip(b"\0") for i in range(0, len(view), chunk))
+def _tail_bytes(view: memoryview, end: int) -> int:
+    """Bytes from `end` to the last one that is not zero."""
+    chunk, stop = 1 << 20, len(view)
+    while stop > end:
+        start = max(end, stop - chunk)
+        rest = bytes(view[start:stop]).rstrip(b"\0")
+        if rest:
+            return start + len(rest) - end
+        stop = start
+    return 0

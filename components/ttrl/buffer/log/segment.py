@@ -10,7 +10,11 @@ from pathlib import Path
 import msgpack
 from crc32c import crc32c
 
+from components.ttrl.buffer.errors import BufferNotReadyError
 from components.ttrl.buffer.log.frame import HEADER, MAGIC, Entry, Kind, entry
+
+PAGE, COPIED = 4096, 1 << 20
+TRIES = 100
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -49,6 +53,41 @@ class Segment:
         """The file's bytes, mapped; unmapped when the last slice is forgotten."""
         size = self.size()
         return memoryview(mmap.mmap(self.descriptor, size, prot=mmap.PROT_READ) if size else b"")
+
+    def view_beside_owner(self, start: int = 0, *, newest: bool) -> memoryview:
+        """`view` for who does not own the log; zeros before `start` may stand for the bytes there.
+
+        What the owner may cut off at any moment (room not used yet, a commit that fails) is copied: touching a mapping
+        behind the end of a file kills the process.
+
+        Args:
+            start: From here on the bytes count.
+            newest: No segment has a higher number.
+        """
+        size = self.size()
+        if not newest and os.pread(self.descriptor, PAGE, max(0, size - PAGE)).strip(b"\0"):
+            return self.view()
+        copy = memoryview(mmap.mmap(-1, size) if size else b"")
+        for offset in range(start, size, COPIED):
+            piece = os.pread(self.descriptor, min(COPIED, size - offset), offset)
+            if piece.strip(b"\0"):  # untouched memory is zero and takes no room
+                copy[offset : offset + len(piece)] = piece
+        return copy.toreadonly()
+
+
+def open_segments(directory: Path) -> dict[int, Segment]:
+    """All segments of a log, open for reading, as they lie there at one moment; its owner may be compacting it."""
+    for _ in range(TRIES):
+        try:
+            found = {
+                int(path.stem): Segment(int(path.stem), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                for path in sorted(directory.glob("*.log"))
+            }
+        except FileNotFoundError:
+            continue  # its live frames lie in a segment that may not have been listed yet
+        if all(segment_path(directory, number).exists() for number in found):
+            return found
+    raise BufferNotReadyError(f"{directory} changes faster than it can be listed.", remedy="Try again.")
 
 
 def opening_entry(buffer_id: str, gone: set[int]) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,15 @@ from crc32c import crc32c
 from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
 from components.ttrl.buffer.index import file
 from components.ttrl.buffer.index.builder import CURRENT
-from components.ttrl.buffer.log.frame import Kind
 from components.ttrl.buffer.log.reader import SegmentScan, frames
-from components.ttrl.buffer.log.segment import Segment, read_gone
+from components.ttrl.buffer.log.segment import open_segments, read_gone, segment_path
 from components.ttrl.buffer.record import Experience
 from components.ttrl.buffer.snapshot import Snapshot
 from components.ttrl.buffer.store import ScanReport
-from components.ttrl.buffer.tools.opening import config_of, view
+from components.ttrl.buffer.tools.opening import config_of, refuse_lost, view
+
+TAIL_TRIES, TAIL_PAUSE_S = 4, 0.02
+"""How often, and how long after, the end of a segment is read again before it is called torn."""
 
 
 def stat(directory: Path) -> dict[str, Any]:
@@ -45,10 +47,18 @@ def dump(
         ids: Only these.
         limit: At most so many.
         vectors: Give the embeddings as lists, not only their lengths.
+
+    Raises:
+        BufferDamagedError: some records cannot be read (told last).
     """
+    lost: list[str] = []
     with view(directory) as buffer:
         for identity in (ids if ids is not None else buffer.ids())[:limit]:
-            yield as_map(buffer.get(identity), vectors=vectors)
+            try:
+                yield as_map(buffer.get(identity), vectors=vectors)
+            except BufferDamagedError as error:
+                lost.append(f"{identity}: {error}")
+    refuse_lost(lost, "the others were shown")
 
 
 def as_map(experience: Experience, *, vectors: bool) -> dict[str, Any]:
@@ -114,29 +124,36 @@ def verify(directory: Path) -> VerifyReport:
 
 
 def _verify_log(folder: Path, report: VerifyReport) -> None:
-    paths = {int(path.stem): path for path in sorted(folder.glob("*.log"))}
+    segments = open_segments(folder)
     gone: set[int] = set()
-    experiences: set[bytes] = set()
-    for number, path in paths.items():
-        segment, scan = Segment(number, os.open(path, os.O_RDONLY | os.O_CLOEXEC)), SegmentScan()
+    newest = 0
+    torn: list[tuple[int, int, str]] = []  # segment, its highest sequence number, and what to say
+    for number, segment in segments.items():
+        scan, last = SegmentScan(), 0
         gone |= read_gone(segment)
-        view_ = segment.view()
-        for found in frames(view_, 0, scan):
-            report.frames += 1
-            if found.kind == Kind.EXPERIENCE:
-                experiences.add(bytes(found.body[:16]))
+        for _ in range(TAIL_TRIES):
+            view_ = segment.view_beside_owner(scan.end, newest=number == max(segments))
+            for found in frames(view_, 0, scan, scan.end):
+                report.frames += 1
+                last = max(last, found.sequence)
+            if not scan.torn_bytes:
+                break
+            time.sleep(TAIL_PAUSE_S)  # a commit may be under way
         report.bytes += len(view_)
+        name = segment_path(folder, number).name
         for damage in scan.damages:
-            report.problems.append(f"{path.name} offset {damage.offset}: {damage.size_bytes} bytes, {damage.reason}")
-        if scan.end < len(view_):
-            rest = len(view_) - scan.end
-            if scan.zero_tail:
-                report.notes.append(f"{path.name}: {rest} bytes of room not used yet")
-            elif number == max(paths):
-                report.notes.append(f"{path.name} offset {scan.end}: {rest} bytes of a commit that was cut short")
-            else:
-                report.problems.append(f"{path.name} offset {scan.end}: {rest} bytes that are no frame")
-    missing = [n for n in range(1, max(paths, default=0) + 1) if n not in paths and n not in gone]
+            report.problems.append(f"{name} offset {damage.offset}: {damage.size_bytes} bytes, {damage.reason}")
+        if scan.torn_bytes:
+            torn.append((number, last, f"{name} offset {scan.end}: {scan.torn_bytes} bytes"))
+        elif scan.end < len(view_):
+            report.notes.append(f"{name}: {len(view_) - scan.end} bytes of room not used yet")
+        newest = max(newest, last)
+    for number, last, place in torn:  # the one written last has the highest, whatever compaction made after it
+        if last == newest or number == max(segments):
+            report.notes.append(f"{place} of a commit that was cut short")
+        else:
+            report.problems.append(f"{place} that are no frame")
+    missing = [n for n in range(1, max(segments, default=0) + 1) if n not in segments and n not in gone]
     report.problems += [f"segment {number:010d}.log is missing" for number in missing]
 
 
@@ -151,11 +168,14 @@ def _verify_snapshots(directory: Path, report: VerifyReport) -> None:
             continue
         report.snapshots += 1
         for number, end, checksum in snapshot.segments:
-            segment = directory / "log" / f"{number:010d}.log"
-            if not segment.exists():
+            segment = segment_path(directory / "log", number)
+            try:
+                data = segment.read_bytes()
+            except FileNotFoundError:
                 report.notes.append(f"{path.name} refers to segment {number}, which was rewritten since")
-            elif crc32c(segment.read_bytes()[:end]) != checksum:
-                report.problems.append(f"{segment.name}: its first {end} bytes are not those {path.name} covers")
+            else:
+                if crc32c(memoryview(data)[:end]) != checksum:
+                    report.problems.append(f"{segment.name}: its first {end} bytes are not those {path.name} covers")
 
 
 def _verify_index(directory: Path, report: VerifyReport) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from components.ttrl.buffer import layout
 from components.ttrl.buffer.buffer import ExperienceBuffer
 from components.ttrl.buffer.config import BufferConfig
-from components.ttrl.buffer.errors import BufferFormatError
+from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
 
 
 def config_of(directory: Path, base: BufferConfig | None = None) -> BufferConfig:
@@ -23,6 +23,7 @@ def config_of(directory: Path, base: BufferConfig | None = None) -> BufferConfig
             remedy="Name the buffer's own folder.",
         )
     identity = layout.read(path)
+    layout.check_format(identity, directory)
     own = {"dimension": identity["dimension"], "adapter": identity["adapter"], "background": False}
     return (base or BufferConfig()).model_copy(update=own)
 
@@ -30,3 +31,11 @@ def config_of(directory: Path, base: BufferConfig | None = None) -> BufferConfig
 def view(directory: Path) -> ExperienceBuffer:
     """A read-only view of a buffer, alive or dead."""
     return ExperienceBuffer.open(directory, config_of(directory), read_only=True)
+
+
+def refuse_lost(lost: list[str], rest: str) -> None:
+    """Raise if some records could not be read; `rest` says what happened to the others."""
+    if lost:
+        raise BufferDamagedError(
+            f"{len(lost)} records cannot be read, {rest}. {lost[0]}", remedy="Run `pixelis buffer verify`."
+        )

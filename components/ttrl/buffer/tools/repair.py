@@ -46,6 +46,9 @@ def repair(directory: Path) -> RepairReport:
         BufferFormatError: there is nothing to repair from.
     """
     report, disk = RepairReport(), Disk()
+    if not (directory / "log").is_dir():
+        config_of(directory)
+    _refuse_newer(directory)
     lock = OwnerLock(directory)
     try:
         if (directory / "log").exists():
@@ -54,8 +57,6 @@ def repair(directory: Path) -> RepairReport:
             _segments(directory, identity, disk, report)
             _missing(directory, identity, disk, report)
             _derived(directory, directory / "snapshots", "*.snapshot", _good_snapshot, disk, report)
-        else:
-            config_of(directory)
         _derived(directory, directory / "index", CURRENT, _good_index, disk, report)
     finally:
         lock.release()
@@ -81,6 +82,15 @@ def compact(directory: Path, *, everything: bool = False) -> int:
             while buffer.compact():
                 pass
         return int(before - buffer.stats()["disk_bytes"])
+
+
+def _refuse_newer(directory: Path) -> None:
+    """A format this code does not know would look like damage."""
+    try:
+        content = layout.read(directory / layout.NAME)
+    except (BufferFormatError, OSError):
+        return
+    layout.check_format(content, directory)
 
 
 def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
@@ -115,7 +125,7 @@ def _segments(directory: Path, identity: str, disk: Disk, report: RepairReport) 
         view = segment.view()
         good = [found for found in frames(view, 0, scan) if found.kind != Kind.SEGMENT]
         lost = sum(damage.size_bytes for damage in scan.damages)
-        rest = 0 if scan.zero_tail else len(view) - scan.end
+        rest = scan.torn_bytes
         if not lost and not rest:
             continue
         opening = opening_entry(identity, read_gone(segment))

@@ -15,48 +15,59 @@ from components.ttrl.buffer import layout
 from components.ttrl.buffer.buffer import ExperienceBuffer
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk, write_all
-from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
+from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError, RecordNotFoundError
 from components.ttrl.buffer.log.frame import Entry, Kind, encode, entry
 from components.ttrl.buffer.log.reader import SegmentScan, frames
 from components.ttrl.buffer.log.segment import Segment, opening_entry
 from components.ttrl.buffer.record import FIXED, decode
 from components.ttrl.buffer.record import encode as encode_record
-from components.ttrl.buffer.tools.opening import config_of, view
+from components.ttrl.buffer.tools.opening import config_of, refuse_lost, view
 
 
 def export_buffer(directory: Path, target: Path) -> int:
-    """Write all live records into a file that must not exist yet; returns how many."""
-    disk, count = Disk(), 0
+    """Write all live records into a file that must not exist yet; returns how many.
+
+    Raises:
+        BufferFormatError: not a buffer, or the file is there.
+        BufferDamagedError: some records cannot be read; the others are in the file.
+    """
+    if target.exists():
+        raise BufferFormatError(f"{target} is there already: nothing was exported.", remedy="Name another file.")
+    disk, count, lost = Disk(), 0, list[str]()
     scratch = target.with_name(target.name + ".tmp")
     with view(directory) as buffer:
+        scratch.unlink(missing_ok=True)
         descriptor = disk.create(scratch)
         try:
             offset = 0
-            for item, sequence in _entries(buffer, layout.read(directory / layout.NAME)["id"]):
+            for item, sequence in _entries(buffer, layout.read(directory / layout.NAME)["id"], lost):
                 data = b"".join(encode(item, sequence))
                 write_all(disk, descriptor, data, offset)
                 offset += len(data)
                 count += item.kind == Kind.EXPERIENCE
             disk.sync(descriptor)
+            disk.rename(scratch, target)
         finally:
             disk.close(descriptor)
-        if target.exists():
-            scratch.unlink()
-            raise BufferFormatError(f"{target} is there already: nothing was exported.", remedy="Name another file.")
-        disk.rename(scratch, target)
+            scratch.unlink(missing_ok=True)
         disk.sync_directory(target.parent)
+    refuse_lost(lost, f"{count} records are in {target}")
     return count
 
 
-def _entries(buffer: ExperienceBuffer, identity: str) -> Iterator[tuple[Entry, int]]:
+def _entries(buffer: ExperienceBuffer, identity: str, lost: list[str]) -> Iterator[tuple[Entry, int]]:
     yield opening_entry(identity, set()), 0
     written: set[str] = set()
     for record in buffer.ids():
-        experience = buffer.get(record)
-        for digest in experience.frames:
-            if digest not in written:
-                written.add(digest)
-                yield entry(Kind.BLOB, bytes.fromhex(digest) + buffer.frame(digest)), experience.sequence
+        try:
+            experience = buffer.get(record)
+            images = {digest: buffer.frame(digest) for digest in experience.frames if digest not in written}
+        except (BufferDamagedError, RecordNotFoundError) as error:
+            lost.append(f"{record}: {error}")
+            continue
+        for digest, image in images.items():
+            written.add(digest)
+            yield entry(Kind.BLOB, bytes.fromhex(digest) + image), experience.sequence
         yield entry(Kind.EXPERIENCE, encode_record(experience, buffer.config.dimension)), experience.sequence
 
 

@@ -1,5 +1,7 @@
 """The tools: on living and dead buffers, on good and damaged ones."""
 
+import threading
+
 import numpy as np
 import pytest
 from simulated_disk import FastDisk, flip
@@ -10,7 +12,9 @@ from components.ttrl.buffer import (
     BufferFormatError,
     BufferLockedError,
     ExperienceBuffer,
+    layout,
 )
+from components.ttrl.buffer.log.segment import open_segments
 from components.ttrl.buffer.metrics import prometheus
 from components.ttrl.buffer.tools import compact, dump, export_buffer, import_buffer, repair, stat, stat_page, verify
 
@@ -198,3 +202,93 @@ def test_compaction_ends_where_only_removals_are_left(tmp_path, config, make):
             runs += 1
             assert runs < 20
         assert len(buffer) == 105
+
+
+def test_export_and_dump_give_what_can_be_read_and_say_what_cannot(tmp_path, filled, config):
+    with ExperienceBuffer.open(filled, config, read_only=True) as buffer:
+        digest = buffer.get(buffer.ids()[0]).frames[0]
+        holders = {i for i in buffer.ids() if digest in buffer.get(i).frames}
+        address = buffer._state.frames.blobs[bytes.fromhex(digest)].address
+        number, offset = address >> 33, address & ((1 << 33) - 1)
+    flip(filled / "log" / f"{number:010d}.log", offset + 70)
+    with pytest.raises(BufferDamagedError, match=f"{len(holders)} records cannot be read"):
+        export_buffer(filled, tmp_path / "rest")
+    assert not (tmp_path / "rest.tmp").exists()
+    assert import_buffer(tmp_path / "c", tmp_path / "rest", config=config) == 50 - len(holders)
+    assert len(list(dump(filled))) == 50  # the records themselves are whole
+
+
+def test_a_newer_format_is_refused_by_every_tool_and_nothing_is_touched(filled):
+    identity = layout.read(filled / layout.NAME)
+    (filled / layout.NAME).write_bytes(layout.sealed({**identity, "format": layout.FORMAT + 1}))
+    before = {p: p.read_bytes() for p in filled.rglob("*") if p.is_file()}
+    tools = (stat, stat_page, lambda d: list(dump(d)), compact, repair, lambda d: export_buffer(d, d / "out"))
+    for tool in tools:
+        with pytest.raises(BufferFormatError, match="has format 2, this code reads up to 1"):
+            tool(filled)
+    assert not verify(filled).good and "format 2" in verify(filled).problems[0]
+    assert {p: p.read_bytes() for p in filled.rglob("*") if p.is_file()} == before
+
+
+def test_repair_leaves_alone_what_is_no_buffer(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(BufferFormatError, match="not an experience buffer"):
+            repair(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_readers_see_a_whole_buffer_while_its_owner_writes_and_compacts(tmp_path, config, make):
+    """Segments vanish, appear, shrink and are half written under them: no error, no false alarm, no record missing."""
+    settings = config.model_copy(update={"snapshot_interval": 10, "preallocate": True, "segment_bytes": 8192})
+    stop, failures = threading.Event(), []
+    kept = [make(i, source="kept") for i in range(60)]
+    with ExperienceBuffer.open(tmp_path / "b", settings, disk=FastDisk()) as buffer:
+        for e in kept:
+            buffer.append(e)
+
+        def own():
+            count = 0
+            try:
+                while not stop.is_set():
+                    gone = make(count)
+                    buffer.append(gone, [b"frame %d" % (count % 9) * 20])
+                    buffer.remove(gone.id)
+                    count += 1
+                    if count % 5 == 0:
+                        buffer.snapshot()
+                    if count % 15 == 0:
+                        buffer.compact(everything=count % 30 == 0)
+            except Exception as error:
+                failures.append(error)
+
+        owner = threading.Thread(target=own)
+        owner.start()
+        try:
+            for _ in range(40):
+                with ExperienceBuffer.open(tmp_path / "b", settings, read_only=True) as view:
+                    assert not view.recovery.damages
+                    assert {view.get(e.id).question for e in kept} == {e.question for e in kept}
+                report = verify(tmp_path / "b")
+                assert report.good, report.problems
+        finally:
+            stop.set()
+            owner.join()
+    assert not failures
+
+
+def test_a_view_copies_what_its_owner_may_cut_off(tmp_path, config, make):
+    """Touching a mapping behind the end of its file kills the process."""
+    settings = config.model_copy(update={"segment_bytes": 1 << 20, "preallocate": True})
+    with ExperienceBuffer.open(tmp_path / "b", settings, disk=FastDisk()) as buffer:
+        while not buffer._store.writer or not buffer._store.writer._room:  # the first one may have come too early
+            buffer.append(make(0))
+        segment = open_segments(tmp_path / "b" / "log")[buffer._store.active]
+        assert segment.size() == 1 << 20
+        for newest in (True, False):
+            seen = segment.view_beside_owner(newest=newest)
+            assert len(seen) == 1 << 20
+        whole = bytes(seen)
+        buffer._store.seal()
+        assert segment.size() < 1 << 20
+        assert bytes(seen) == whole
