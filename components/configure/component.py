@@ -50,7 +50,7 @@ def configure(
     """
     import json
 
-    from components.configure.resolve import resolve_sections
+    from components.configure.resolve import read_overrides, resolve_sections
     from components.shared.runtime.step import record_values
 
     form = {
@@ -64,7 +64,7 @@ def configure(
         "deploy": deploy,
     }
     with record_values("configure", form) as record:
-        sections = resolve_sections(json.loads(profile), json.loads(classes), form, json.loads(overrides))
+        sections = resolve_sections(json.loads(profile), json.loads(classes), form, read_overrides(overrides))
         record.facts = {"sections": {name: json.loads(text) for name, text in sections.items()}}
     names = [
         "recordings",

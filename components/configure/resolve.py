@@ -18,6 +18,8 @@ from components.shared.runtime.config import StepSection, canonical_json, descri
 from components.shared.runtime.errors import ConfigError
 from components.shared.runtime.stores import listing_digest
 
+EXAMPLE = 'For example: {"sft": {"rank": 8}}; {} for none.'
+
 
 def resolve_sections(
     profile: dict[str, dict[str, Any]],
@@ -55,6 +57,11 @@ def resolve_sections(
                 f"overrides.{name}: no such section; nothing was run.", remedy=f"Choose one of {sorted(merged)}."
             )
         lay_over(merged[name], over)
+    if unknown := sorted(merged["run"].keys() - profile["run"].keys()):
+        raise ConfigError(
+            f"overrides.run.{unknown[0]}: no such key; nothing was run.",
+            remedy=f"Choose one of {sorted(profile['run'])}.",
+        )
     note_listing(merged["recordings"])
     run_defaults = profile["run"]
     result = {}
@@ -65,6 +72,25 @@ def resolve_sections(
                 section[key] = merged["run"][key]
         result[name] = validated(name, reference, section).canonical()
     return result
+
+
+def read_overrides(text: str) -> dict[str, dict[str, Any]]:
+    """The run form's `overrides`: keys by section.
+
+    Raises:
+        ConfigError: not a JSON object of objects.
+    """
+    try:
+        value = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"run form.overrides = {text[:200]!r} is not JSON ({error}); nothing was run.", remedy=EXAMPLE
+        ) from error
+    if not isinstance(value, dict) or not all(isinstance(section, dict) for section in value.values()):
+        raise ConfigError(
+            f"run form.overrides = {text[:200]!r} is not an object of sections; nothing was run.", remedy=EXAMPLE
+        )
+    return value
 
 
 def note_listing(recordings: dict[str, Any]) -> None:

@@ -150,6 +150,7 @@ def load(model: Any, wrapped: Any, directory: Path, base_digest: str) -> Any:
     )
     if not targets:
         raise ArtifactError(f"the adapter {directory} names no module of this base; the adapter in use stays.")
+    before = None if wrapped is None else (wrapped.peft_config["default"], state(wrapped))
     if wrapped is not None:
         wrapped.unload()
     fresh = attach(model, config)
@@ -157,6 +158,8 @@ def load(model: Any, wrapped: Any, directory: Path, base_digest: str) -> Any:
         set_state(fresh, tensors)
     except ArtifactError:
         fresh.unload()
+        if before is not None:  # on the same modules, so that the caller's wrapper holds it again
+            set_state(attach(model, before[0]), before[1])
         raise
     return fresh
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from components.shared.policy.base_folder import base_digest
 from components.shared.policy.decoder import DecoderPolicy
 from components.shared.policy.description import read_description
+from components.shared.runtime.errors import ArtifactError
 
 
 def load_policy(
@@ -27,7 +30,7 @@ def load_policy(
         quantisation: `none`, `nf4` or `int8` (bitsandbytes; the language model's linear layers only).
 
     Raises:
-        ArtifactError: the folder is incomplete, or the adapter was made for another base.
+        ArtifactError: the folder is incomplete or damaged, or the adapter was made for another base.
     """
     description = read_description(base)
     digest = base_digest(base)
@@ -35,7 +38,13 @@ def load_policy(
     from components.shared.policy.prefix import load_prefix
 
     load = load_native if description.kind == "native" else load_prefix
-    policy: DecoderPolicy = load(base, description, digest, device=device, dtype=dtype, quantisation=quantisation)
+    try:
+        policy: DecoderPolicy = load(base, description, digest, device=device, dtype=dtype, quantisation=quantisation)
+    except (SafetensorError, OSError) as error:  # truncated or missing weights, as the libraries word it
+        raise ArtifactError(
+            f"the weights in {base} cannot be read ({str(error).splitlines()[0]}), so there is no policy.",
+            remedy="Delete the artifact and run the step that writes it again.",
+        ) from error
     if adapter is not None:
         policy.load_adapter(adapter)
     return policy

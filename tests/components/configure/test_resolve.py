@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.configure import sources
-from components.configure.resolve import resolve_sections
+from components.configure.resolve import read_overrides, resolve_sections
 from components.configure.sources import source_digest
 from components.shared.runtime.errors import ConfigError
 from pipelines.config import compose, sections
@@ -123,3 +123,15 @@ def test_a_digest_follows_imports_and_nothing_else(tmp_path: Path, monkeypatch: 
     assert digest() == before
     (tmp_path / "components/shared/deep.py").write_text("x = 1\n")
     assert digest() != before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"sft": 3}', "sft.rank=8"])
+def test_overrides_that_are_no_sections_are_explained(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"run form\.overrides = .* nothing was run"):
+        read_overrides(text)
+
+
+def test_overrides_may_be_empty_and_a_wrong_key_of_the_run_is_refused() -> None:
+    assert read_overrides("") == read_overrides("{}") == {}
+    with pytest.raises(ConfigError, match=r"overrides\.run\.sed: no such key"):
+        resolve(overrides={"run": {"sed": 3}})

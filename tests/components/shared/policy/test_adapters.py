@@ -93,6 +93,22 @@ def test_a_bad_adapter_is_refused_and_the_present_one_stays(based, tmp_path, dam
     assert based.digest == before
 
 
+def test_an_adapter_whose_configuration_lies_is_refused_and_the_present_one_stays(based, tmp_path):
+    other = load_policy(tmp_path / "base")
+    other.add_adapter(rank=4, seed=2)
+    other.save_adapter(tmp_path / "lying")
+    config = tmp_path / "lying" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 3}))
+    before, digest = based.adapter_state(), based.digest
+    with pytest.raises(ArtifactError, match="do not fit"):
+        based.load_adapter(tmp_path / "lying")
+    assert based.digest == digest
+    after = based.adapter_state()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(".lora_" in name for name, _ in based.model.named_parameters())
+
+
 def test_tensors_that_do_not_fit_are_refused_whole(based):
     before = based.digest
     tensors = based.adapter_state()

@@ -236,6 +236,13 @@ def test_an_incomplete_base_is_refused(policy, tmp_path):
         (tmp_path / name / name).unlink()
         with pytest.raises(ArtifactError):
             load_policy(tmp_path / name)
+    for name in (name for name in needed if name.endswith(".safetensors")):
+        damaged = tmp_path / f"damaged-{name}"
+        shutil.copytree(tmp_path / "whole", damaged)
+        whole = (damaged / name).read_bytes()
+        (damaged / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ArtifactError):
+            load_policy(damaged)
 
 
 def test_what_sees_images_is_frozen_in_full_training(policy, question):
