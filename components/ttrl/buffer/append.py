@@ -16,6 +16,7 @@ from components.ttrl.buffer.writes import Again, Pending, Write
 
 NOTHING: Mapping[bytes, bytes] = {}
 EXPERIENCE = int(Kind.EXPERIENCE)
+_new_entry = tuple.__new__  # in a third of the time a NamedTuple's own constructor takes
 
 
 class Append(Write):
@@ -23,45 +24,49 @@ class Append(Write):
 
     Args:
         state: Memory.
-        body: The encoded experience.
-        size: Bytes of the body and the frames.
+        record: The encoded experience.
+        size: Bytes of it and the frames.
         wanted: Digests of its frames.
         given: Frames handed in, by digest.
     """
 
-    __slots__ = ("body", "checksum", "given", "key", "size", "state", "wanted")
-
     def __init__(
-        self, state: State, body: bytes, size: int, wanted: Sequence[bytes], given: Mapping[bytes, bytes]
+        self, state: State, record: Entry, size: int, wanted: Sequence[bytes], given: Mapping[bytes, bytes]
     ) -> None:
-        super().__init__()
-        self.state, self.body, self.size, self.wanted, self.given = state, body, size, wanted, given
-        self.key, self.checksum = body[:16], crc32c(body)
+        self.state, self.record, self.size, self.wanted, self.given = state, record, size, wanted, given
 
     def build(self, pending: Pending) -> list[Entry] | int:
         """See `Write.build`."""
-        key = self.key
+        record = self.record
+        key = record.body[:16]
         if key in pending.appended or key in pending.changed:
             raise Again
         slot = self.state.slot_of.get(key)
         if slot is not None:
-            rows = self.state.rows
-            if int(rows.origin[slot]) != self.checksum:
-                raise DuplicateIdError(
-                    f"id {id_of(key)} is taken by a record with other content: nothing was stored.",
-                    remedy="Give every experience its own id (the default), or use update().",
-                )
-            return int(rows.sequence[slot])
-        fresh = self._fresh(pending) if self.wanted else ()
+            return self._stored(key, slot)
+        entries = self._with_frames(key, pending) if self.wanted else [record]
         pending.appended.add(key)
         pending.bytes += frame_size(self.size)
-        record = Entry(EXPERIENCE, self.body, self.checksum, len(fresh))
-        if not fresh:
-            return [record]
-        pending.blobs.update(fresh)
-        return [*[entry(Kind.BLOB, digest + self.given[digest]) for digest in fresh], record]
+        return entries
 
-    def _fresh(self, pending: Pending) -> list[bytes]:
+    def _stored(self, key: bytes, slot: int) -> int:
+        """Sequence number of the same record, stored before."""
+        rows = self.state.rows
+        if int(rows.origin[slot]) != self.record.body_crc:
+            raise DuplicateIdError(
+                f"id {id_of(key)} is taken by a record with other content: nothing was stored.",
+                remedy="Give every experience its own id (the default), or use update().",
+            )
+        return int(rows.sequence[slot])
+
+    def _with_frames(self, key: bytes, pending: Pending) -> list[Entry]:
+        """The record behind those of its frames that are not stored."""
+        fresh = self._fresh(key, pending)
+        pending.blobs.update(fresh)
+        blobs = [entry(Kind.BLOB, digest + self.given[digest]) for digest in fresh]
+        return [*blobs, self.record._replace(group=len(fresh))]
+
+    def _fresh(self, key: bytes, pending: Pending) -> list[bytes]:
         """Frames to write with the record."""
         frames = self.state.frames
         absent = [
@@ -71,7 +76,7 @@ class Append(Write):
         missing = [digest for digest in absent if digest not in self.given]
         if missing:
             raise MissingFrameError(
-                f"experience {id_of(self.key)} names frame {missing[0].hex()}, which is neither handed in nor stored"
+                f"experience {id_of(key)} names frame {missing[0].hex()}, which is neither handed in nor stored"
                 f" ({len(missing)} missing): it was not stored.",
                 remedy="Pass the frames' bytes to append().",
             )
@@ -108,4 +113,4 @@ def append(
             remedy="Store fewer or smaller frames, or raise buffer.max_record_bytes.",
         )
     wanted = [bytes.fromhex(digest) for digest in dict.fromkeys(experience.frames)] if experience.frames else ()
-    return Append(state, body, size, wanted, given)
+    return Append(state, _new_entry(Entry, (EXPERIENCE, body, crc32c(body), 0)), size, wanted, given)

@@ -7,6 +7,9 @@ the table is reached through `State.rows`, which settles first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import msgpack
 import numpy as np
 
@@ -17,6 +20,8 @@ from components.ttrl.buffer.vectors import VectorBlocks, hybrid
 
 MOST, MOST_BYTES = 128, 4 << 20
 """So many wait at most: what is noted keeps its body in memory."""
+SHARE = MOST_BYTES // MOST
+"""Counted for each beside its bytes, so that one sum keeps both bounds."""
 TAGS_KEPT = 4096
 _F4 = np.dtype("<f4")
 
@@ -34,14 +39,14 @@ class Arrivals:
     def __init__(self, rows: Rows, vectors: VectorBlocks, visual_weight: float, *, cosine: bool) -> None:
         self.rows, self.vectors, self.visual_weight, self.cosine = rows, vectors, visual_weight, cosine
         self.waiting: dict[int, Found] = {}
-        self._bytes = 0
+        self._load = 0
         self._tags_seen: dict[bytes, tuple[int, int, int]] = {}
 
     def note(self, slot: int, item: Found) -> None:
         """A record was stored for a slot in which none is waiting."""
         self.waiting[slot] = item
-        self._bytes += len(item.body)
-        if len(self.waiting) >= MOST or self._bytes >= MOST_BYTES:
+        self._load += SHARE + len(item.body)
+        if self._load >= MOST_BYTES:
             self.settle()
 
     def settle(self) -> None:
@@ -59,14 +64,14 @@ class Arrivals:
         table["sequence"], table["address"], table["size"] = sequences, addresses, HEADER.size + length + -length % 8
         record.view(WHOLE_FIXED)[:] = fixed.view(WHOLE_FIXED)
         record["origin"] = np.where(fixed["origin"] > 0, fixed["origin"], np.array(checksums, np.uint32))
-        tags = np.array(self._tags(bodies, fixed)).reshape(-1, 3)
-        table["source"], table["subject"], table["label"] = tags[:, 0], tags[:, 1], tags[:, 2]
+        table["source"], table["subject"], table["label"] = self._tags(bodies, fixed)
         self.rows.put(target, table)
         self.vectors.reserve(self.rows.used)
         self.vectors.write(np.array(slots), self._searched(bodies, fixed), first=slots[0] if run else None,
                            unit=self.cosine)  # fmt: skip
+        self.vectors.back(self.rows.used)
         self.waiting.clear()  # last: until then readers wait for the lock
-        self._bytes = 0
+        self._load = 0
 
     def _searched(self, bodies: list[bytes | memoryview], fixed: np.ndarray) -> np.ndarray:
         """(n, dim) searched vectors, of any length."""
@@ -80,16 +85,16 @@ class Arrivals:
             matrix[both] = hybrid(matrix[both], text, visual_weight=self.visual_weight, normalise=self.cosine)
         return matrix
 
-    def _tags(self, bodies: list[bytes | memoryview], fixed: np.ndarray) -> list[int]:
-        """Numbers of source, subject and label of each record, one behind the other; the same strings come again and
-        again."""
-        known, codes = self._tags_seen, list[int]()
+    def _tags(self, bodies: list[bytes | memoryview], fixed: np.ndarray) -> Iterable[Any]:
+        """Numbers of the sources, of the subjects and of the labels; the same strings come again and again."""
+        known = self._tags_seen
         vectors = 1 + (fixed["flags"] == VISUAL | TEXT)
         starts = FIXED.size + 4 * self.vectors.dimension * vectors + 32 * fixed["frames"].astype(np.int64)
-        for body, start, length in zip(bodies, starts.tolist(), fixed["tagged"].tolist()):
-            packed = bytes(body[start : start + length])
-            codes += known.get(packed) or self._numbered(packed)
-        return codes
+        stops = (starts + fixed["tagged"]).tolist()
+        packed = [bytes(body[start:stop]) for body, start, stop in zip(bodies, starts.tolist(), stops)]
+        if packed.count(packed[0]) == len(packed):
+            return known.get(packed[0]) or self._numbered(packed[0])
+        return zip(*[known.get(names) or self._numbered(names) for names in packed])
 
     def _numbered(self, packed: bytes) -> tuple[int, int, int]:
         names = self.rows.names

@@ -35,17 +35,15 @@ STALL_S = 0.01
 
 
 class Change:
-    """Something to be made durable. Subclasses say what; the writer fills `result` or `error`."""
+    """Something to be made durable. Subclasses say what; the writer sets `result` or `error`."""
 
-    __slots__ = ("done", "error", "future", "result", "started_s")
     size = 0
+    done = False
+    result: Any = None
+    error: BaseException | None = None
+    started_s: float
+    """When it was handed over."""
     future: asyncio.Future[Any]
-
-    def __init__(self) -> None:
-        self.done = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.started_s = time.perf_counter()
 
 
 class GroupCommit:
@@ -68,7 +66,7 @@ class GroupCommit:
         self.io = threading.RLock()
         """Held while anything is written; compaction and snapshots take it to see a settled log."""
         self.latency = Latencies()
-        """From a change's making to its acknowledgement."""
+        """From a change's handing over to its acknowledgement."""
         self._usual_s = 2 * BRIEF_S
         """How long a batch of at most `BRIEF_BYTES` takes: about the median of late."""
         self._fronts: weakref.WeakKeyDictionary[Any, LoopFront] = weakref.WeakKeyDictionary()
@@ -82,6 +80,7 @@ class GroupCommit:
 
     def submit(self, change: Change) -> Any:
         """Make one change durable; returns its result or raises its error."""
+        change.started_s = time.perf_counter()
         if not self._queue and self.io.acquire(blocking=False):  # nobody else: write directly
             try:
                 self._run([change], change.size)
@@ -114,6 +113,7 @@ class GroupCommit:
             if front is None:
                 front = self._fronts[loop] = LoopFront(self, loop)
             self._latest = front
+        change.started_s = time.perf_counter()
         future = change.future = loop.create_future()
         front.queue.append(change)
         if not front.busy:

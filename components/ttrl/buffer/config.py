@@ -71,7 +71,7 @@ class BufferConfig(Section):
     segment_bytes: int = Field(64 << 20, ge=4096, le=1 << 32)
     """Size of a log segment."""
     preallocate: bool = True
-    """Zero the next segment in the background so that a commit changes no file metadata."""
+    """Write zeros ahead of the records so that most commits change no file metadata."""
     lmdb_map_bytes: int = Field(64 << 30, ge=1 << 20)
     """Address space LMDB may use (not disk)."""
     max_record_bytes: int = Field(16 << 20, ge=1024, le=1 << 30)

@@ -115,31 +115,29 @@ def encode(experience: Experience, dimension: int, *, origin: int = 0) -> bytes:
     Raises:
         InvalidExperienceError: the record would not be stored as given; names the field and the value.
     """
-    flags, parts = 0, [b""]
-    if experience.visual is not None:
+    e = experience
+    flags, vectors, digests, frames = 0, b"", b"", e.frames
+    if e.visual is not None:
         flags = VISUAL
-        parts.append(vector_bytes(experience.visual, dimension, "visual"))
-    if experience.text is not None:
+        vectors = vector_bytes(e.visual, dimension, "visual")
+    if e.text is not None:
         flags |= TEXT
-        parts.append(vector_bytes(experience.text, dimension, "text"))
+        vectors += vector_bytes(e.text, dimension, "text")
     if not flags:
         raise InvalidExperienceError(
-            f"experience {experience.id} has neither a visual nor a text embedding: it could never be found.",
+            f"experience {e.id} has neither a visual nor a text embedding: it could never be found.",
             remedy="Embed the clip or the question first.",
         )
-    frames = experience.frames
     if frames:
         try:
-            parts += [bytes.fromhex(digest) for digest in frames]
+            digests = b"".join([bytes.fromhex(digest) for digest in frames])
         except ValueError as error:
-            raise InvalidExperienceError(f"experience {experience.id}: frame digest is not hex ({error}).") from error
-    _check_numbers(experience)
-    e = experience
+            raise InvalidExperienceError(f"experience {e.id}: frame digest is not hex ({error}).") from error
+    _check_numbers(e)
     try:
         tags = _pack_tags(e.source, e.subject, e.label)
-        meta = _packer().pack((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
-        parts += (tags, meta)
-        parts[0] = FIXED.pack(
+        meta = _pack((e.question, e.trace_id, e.trajectory, e.votes, e.rewards, e.attributes))
+        fixed = FIXED.pack(
             key_of(e.id), e.created_s, e.updated_s, _nan if e.priority is None else e.priority, e.confidence, e.reward,
             e.retrieval_count, e.success_count, origin, dimension, VERSION, flags, len(frames), len(meta), len(tags), 0,
         )  # fmt: skip
@@ -148,21 +146,22 @@ def encode(experience: Experience, dimension: int, *, origin: int = 0) -> bytes:
             f"experience {e.id} cannot be encoded: {error}; it was not stored.",
             remedy="Use a UUID as id, numbers in range, and only None, bool, int, float, str, bytes, list and map.",
         ) from error
-    return b"".join(parts)
+    return b"".join((fixed, vectors, digests, tags, meta))
 
 
 @lru_cache(256)  # the same three come again and again
 def _pack_tags(source: str, subject: str, label: str) -> bytes:
-    return _packer().pack((source, subject, label))
+    return _pack((source, subject, label))
 
 
-def _packer() -> msgpack.Packer:
-    """This thread's packer (making one costs as much as packing a small record)."""
+def _pack(content: tuple[Any, ...]) -> bytes:
+    """By this thread's packer (making one costs as much as packing a small record)."""
     try:
-        return _local.packer
+        pack = _local.pack
     except AttributeError:
-        _local.packer = msgpack.Packer(use_bin_type=True)
-        return _local.packer
+        pack = _local.pack = msgpack.Packer(use_bin_type=True).pack
+    packed: bytes = pack(content)
+    return packed
 
 
 def _check_numbers(e: Experience) -> None:

@@ -79,11 +79,11 @@ class State:
         """Apply entries in rising order of sequence number."""
         experience, blob, patch, remove = map(int, (Kind.EXPERIENCE, Kind.BLOB, Kind.PATCH, Kind.REMOVE))
         last = self.sequence
+        stored: list[int] = []
         for item in entries:
-            kind = item.kind
-            last = item.sequence
+            kind, _, last, _, body, _ = item
             if kind == experience:
-                self._store(item)
+                stored.append(self._store(item, body))
             elif kind == blob:
                 self.frames.apply(item)
             elif kind == patch:
@@ -91,14 +91,17 @@ class State:
             elif kind == remove:
                 self._remove(item)
         self.sequence = max(self.sequence, last)
+        self.version += len(stored)
+        self.touched += stored
+        self.fresh += stored
         for slots in (self.touched, self.fresh):
             if len(slots) > max(MERGE_AT, 2 * self._rows.used):
                 slots[:] = list(set(slots))
 
-    def _store(self, item: Found) -> None:
-        body, slot_of = item.body, self._rows.slot_of
+    def _store(self, item: Found, body: bytes | memoryview) -> int:
+        """Returns the slot."""
         key = bytes(body[:16])
-        slot = slot_of.get(key)
+        slot = self._rows.slot_of.get(key)
         flags, frames = PEEK.unpack_from(body, PEEK_AT)
         newer = slot is not None
         if slot is None:
@@ -110,9 +113,7 @@ class State:
             self.frames.refer(slot, body[start : start + 32 * frames])
         self.record_bytes += frame_size(len(body))
         self._arrivals.note(slot, item)
-        self.touched.append(slot)
-        self.fresh.append(slot)
-        self.version += 1
+        return slot
 
     def _filled(self, slot: int) -> Rows:
         """The table, that slot filled in."""

@@ -13,7 +13,6 @@ from components.ttrl.buffer.errors import BufferDamagedError, SegmentsMissingErr
 from components.ttrl.buffer.log.frame import HEADER, MAGIC, Entry, Found, Kind
 from components.ttrl.buffer.log.reader import SegmentScan, frames
 from components.ttrl.buffer.log.segment import Segment, open_segments, opening_entry, read_gone, segment_path
-from components.ttrl.buffer.log.spare import NAME as SPARE
 from components.ttrl.buffer.log.writer import LogWriter
 from components.ttrl.buffer.store import ScanReport
 
@@ -31,7 +30,7 @@ class FileStore:
         buffer_id: Written into every segment.
         disk: File layer.
         segment_bytes: Size of a segment.
-        preallocate: Zero segments ahead.
+        preallocate: Write zeros ahead of the records.
         read_only: Never write, truncate or delete.
     """
 
@@ -206,11 +205,7 @@ class FileStore:
 
     def bytes_on_disk(self) -> int:
         """See `Store.bytes_on_disk`."""
-        total = sum(os.fstat(s.descriptor).st_blocks * 512 for s in list(self.segments.values()))
-        try:
-            return total + (self.directory / SPARE).stat().st_blocks * 512
-        except FileNotFoundError:
-            return total
+        return sum(os.fstat(s.descriptor).st_blocks * 512 for s in list(self.segments.values()))
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from components.ttrl.buffer.ahead import populate
 from components.ttrl.buffer.pages import Pages
 
 BLOCK_ROWS = 16_384
+AHEAD_BYTES = 8 << 20
+"""So much memory is asked for at a time, when less than that is left."""
 TINY = np.float32(1e-36)
 """Smallest squared length: a vector of zeros stays one."""
 
@@ -55,6 +58,9 @@ class VectorBlocks:
         self.dimension = dimension
         self.blocks: list[np.ndarray] = []
         self._pages: Pages | None = None
+        self._ahead = min(AHEAD_BYTES // (4 * dimension) + 1, BLOCK_ROWS)
+        self._backed = 0
+        """Slots for which memory was asked."""
 
     def reserve(self, slots: int) -> None:
         """Make room for slots 0 .. slots - 1."""
@@ -71,6 +77,16 @@ class VectorBlocks:
         finally:
             self._pages.filled()
             self._pages = None
+
+    def back(self, slots: int) -> None:
+        """Slots 0 .. slots - 1 are filled: have memory for the next ones given in the background."""
+        if self._pages is not None or slots <= self._backed - self._ahead:
+            return
+        first = max(slots, self._backed)
+        self._backed = first + self._ahead
+        self.reserve(self._backed)
+        for start in range(first // BLOCK_ROWS * BLOCK_ROWS, self._backed, BLOCK_ROWS):
+            populate(self.blocks[start // BLOCK_ROWS][max(first - start, 0) : self._backed - start])
 
     def write(self, slots: np.ndarray, rows: np.ndarray, *, first: int | None = None, unit: bool = False) -> None:
         """Set rows (n, dim) at slots (n,); of a repeated slot the last row counts.

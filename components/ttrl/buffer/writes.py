@@ -30,8 +30,6 @@ class Again(Exception):
 class Write(Change):
     """A change that becomes log entries."""
 
-    __slots__ = ()
-
     def build(self, pending: Pending) -> list[Entry] | int:
         """The entries, or the sequence number of what is stored already.
 
@@ -44,10 +42,7 @@ class Write(Change):
 class Built(Write):
     """A write given as a function."""
 
-    __slots__ = ("_build", "size")
-
     def __init__(self, build: Callable[[Pending], list[Entry] | int], size: int) -> None:
-        super().__init__()
         self._build, self.size = build, size
 
     def build(self, pending: Pending) -> list[Entry] | int:

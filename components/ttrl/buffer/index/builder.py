@@ -22,7 +22,8 @@ from components.ttrl.buffer.state import State
 log = logging.getLogger(__name__)
 CURRENT = "current.index"
 RETRY_S = 60.0
-CHUNK = 16_384
+CHUNK = 512
+"""Vectors copied at a time: the interpreter is held meanwhile, and commits wait for it."""
 
 
 class Builder:
@@ -47,7 +48,7 @@ class Builder:
         with vectors.open("wb") as file:
             file.write(sequences.astype(np.int64).tobytes())
             for start in range(0, len(slots), CHUNK):  # rows that change meanwhile become stale and are not returned
-                file.write(self.state.vectors.read(slots[start : start + CHUNK]).tobytes())
+                file.write(self.state.vectors.read(slots[start : start + CHUNK]).data)
         index = self.config.index
         spec = Spec(
             index.kind if index.kind != "auto" else "hnsw", self.config.dimension, index.metric == "euclidean",

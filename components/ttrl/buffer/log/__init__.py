@@ -17,7 +17,8 @@ at an offset divisible by 8, padded with zeros:
 
 Little endian. The first frame of a segment has kind 0; its body is a msgpack map `number`, `buffer` (the buffer's id)
 and `gone` (ranges of segment numbers that no longer exist because their live frames were copied elsewhere). So a
-number that is neither on disk nor in any `gone` is a lost file. Zeros after the last frame are room not used yet.
+number that is neither on disk nor in any `gone` is a lost file. Zeros after the last frame are room written ahead, so
+that the next commits need not lengthen the file.
 
 Every frame carries its own sequence number, unique in the log and rising; where two frames speak of the same id, the
 higher number wins, so the order of files does not matter. Numbers of failed writes are never used again.

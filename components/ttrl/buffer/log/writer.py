@@ -15,9 +15,13 @@ from crc32c import crc32c
 from components.ttrl.buffer.disk import Disk, write_all
 from components.ttrl.buffer.log.frame import HEADER, Entry, encode
 from components.ttrl.buffer.log.segment import Segment, segment_path
-from components.ttrl.buffer.log.spare import Spare
 
 log = logging.getLogger(__name__)
+AHEAD_BYTES = 1 << 20
+"""So many zeros are written ahead at a time."""
+ZEROS = memoryview(bytes(64 << 10))
+"""Written at once. The size of a write becomes that of the page cache's units, and small commits into large ones are
+slower."""
 
 
 class LogWriter:
@@ -27,7 +31,7 @@ class LogWriter:
         disk: File layer.
         directory: The log's folder.
         segment_bytes: Size at which a segment is full (one batch may exceed it).
-        preallocate: Zero the next segment in a background thread.
+        preallocate: Write zeros ahead.
         next_number: Number of the next segment.
         opening: First frame of the next segment.
         on_new: Told of each segment begun.
@@ -40,8 +44,8 @@ class LogWriter:
         self.disk, self.directory, self.segment_bytes = disk, directory, segment_bytes
         self.next_number, self.opening, self.on_new = next_number, opening, on_new
         self.active: Segment | None = None
-        self._room = 0  # bytes of the active segment zeroed ahead
-        self._spare = Spare(disk, directory, segment_bytes) if preallocate else None
+        self.preallocate = preallocate
+        self._room = 0  # length of the active segment's file
 
     def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> tuple[int, list[int]]:
         """Write frames and make them durable.
@@ -61,7 +65,7 @@ class LogWriter:
             offsets.append(size)
             size += HEADER.size + len(frame[1]) + len(frame[2])
         segment = self.active
-        if segment is None or segment.end + size > max(self._room, self.segment_bytes) or self._better_spare():
+        if segment is None or segment.end + size > self.segment_bytes:
             segment = self._roll()
         start = segment.end
         if start == 0:
@@ -76,6 +80,9 @@ class LogWriter:
             self._abandon(segment)
             raise
         segment.end, segment.crc = start + size, crc32c(data, segment.crc)
+        self._room = max(self._room, segment.end)
+        if self.preallocate and self._room - segment.end < size <= AHEAD_BYTES // 4:
+            self._lengthen(segment)
         return segment.number, [start + offset for offset in offsets]
 
     def seal(self) -> None:
@@ -90,14 +97,20 @@ class LogWriter:
             log.warning("segment %d keeps its unused room: %s", segment.number, error)
 
     def close(self) -> None:
-        """Seal, and drop the spare segment."""
-        if self._spare is not None:
-            self._spare.drop()
+        """Seal."""
         self.seal()
 
-    def _better_spare(self) -> bool:
-        """A zeroed segment is ready while the active one must still grow (a metadata commit each time)."""
-        return self._room == 0 and self._spare is not None and self._spare.ready
+    def _lengthen(self, segment: Segment) -> None:
+        """Write zeros ahead, and let the device begin with them while the next batch is being made."""
+        start, stop = self._room, min(self._room + AHEAD_BYTES, self.segment_bytes)
+        try:
+            while self._room < stop:
+                size = min(len(ZEROS) - self._room % len(ZEROS), stop - self._room)
+                write_all(self.disk, segment.descriptor, ZEROS[:size], self._room)
+                self._room += size
+        except OSError as error:
+            log.info("zeroed only to %d of segment %d (%s): commits go on", self._room, segment.number, error)
+        self.disk.begin_writing(segment.descriptor, start, self._room - start)
 
     def _roll(self) -> Segment:
         self.seal()
@@ -105,19 +118,14 @@ class LogWriter:
         path = segment_path(self.directory, number)
         if path.exists():  # left by a failed roll or compaction: nothing in it was acknowledged
             self.disk.unlink(path)
-        if self._spare is not None and self._spare.ready:
-            segment, room = Segment(number, self._spare.take(path)), self.segment_bytes
-        else:
-            segment, room = Segment(number, self.disk.create(path)), 0
+        segment = Segment(number, self.disk.create(path))
         try:
             self.disk.sync_directory(self.directory)
         except BaseException:
             self.disk.unlink(path)
             raise
-        self.active, self._room = segment, room
+        self.active, self._room = segment, 0
         self.on_new(segment)
-        if self._spare is not None:
-            self._spare.prepare()
         return segment
 
     def _abandon(self, segment: Segment) -> None:
