@@ -1,6 +1,7 @@
 """The model registry: a version with its lineage, and the alias that says which version serves.
 
-The alias is moved last, so a fault before that leaves the old champion in place.
+The alias is moved last, so a fault before that leaves the old champion in place. The model's folder is not touched: its
+digest, by which the service names what it serves, is the one recorded; the version stands in the record.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.runtime import tracking
-from components.shared.runtime.artifacts import read_json, write_json
+from components.shared.runtime.artifacts import read_json
 from components.shared.runtime.records import StepRecord, write_artifact_record
 from components.shared.runtime.report import Report
 
@@ -39,6 +40,7 @@ def register(model: Path, evaluation: Path, record: StepRecord, report: Report) 
         "provenance": facts["provenance"],
         "base_digest": facts["base_digest"],
         "adapter_digest": facts["adapter_digest"],
+        "model_digest": record.outputs["model"].sha256,
         "pixelis.run_id": record.run_id,
         "git_sha": tracking.git_sha(),
         "gate": "; ".join(facts["gate"]["reasons"])[:4000],
@@ -47,10 +49,7 @@ def register(model: Path, evaluation: Path, record: StepRecord, report: Report) 
         facts["name"], source=str(model), run_id=run, tags=tags, description=report.markdown[:4000]
     )
     move_alias(api, facts["name"], facts["alias"], version.version, record.run_id)
-    facts["version"] = str(version.version)
-    write_json(model / "promotion.json", facts)
-    record.facts["version"] = facts["version"]
-    report.facts["version"] = facts["version"]
+    record.facts["version"] = report.facts["version"] = str(version.version)
     report.metrics["registry_version"] = float(version.version)
     write_artifact_record(model, record, "model")
     log.info("registered %s version %s, alias %s", facts["name"], version.version, facts["alias"])

@@ -160,12 +160,15 @@ def test_the_alias_moves_and_both_versions_say_so(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("PIXELIS_MLFLOW_ARTIFACTS", (tmp_path / "mlartifacts").as_uri())
     model, report = promoted(inputs, tmp_path)
+    digest = tree_digest(model)
     for run in ("run-1", "run-2"):
         record = StepRecord(step="promotion", run_id=run, status="SUCCEEDED")
-        record.outputs["model"] = ArtifactRecord(str(model), "0" * 64, "synthetic", run, "promotion")
+        record.outputs["model"] = ArtifactRecord(str(model), digest, "synthetic", run, "promotion")
         register(model, inputs.evaluation, record, report)
         assert report.facts["version"] == record.facts["version"]
+        assert tree_digest(model) == digest, "the service names what it serves by this digest"
     champion = tracking.champion("pixelis-twin", "champion")
+    assert champion.tags["model_digest"] == digest
     assert str(champion.version) == "2"
     assert champion.tags["lineage.clips"] == read_json(model / "promotion.json")["lineage"]["clips"]["sha256"]
     first = tracking.client().get_model_version("pixelis-twin", "1")
