@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -119,18 +120,17 @@ def verify(directory: Path) -> VerifyReport:
     if adapter == "file":
         _verify_log(directory / "log", report)
         _verify_snapshots(directory, report)
+        _verify_complete(directory, report)
     _verify_index(directory, report)
     return report
 
 
 def _verify_log(folder: Path, report: VerifyReport) -> None:
     segments = open_segments(folder)
-    gone: set[int] = set()
     newest = 0
     torn: list[tuple[int, int, str]] = []  # segment, its highest sequence number, and what to say
     for number, segment in segments.items():
         scan, last = SegmentScan(), 0
-        gone |= read_gone(segment)
         for _ in range(TAIL_TRIES):
             view_ = segment.view_beside_owner(scan.end, newest=number == max(segments))
             for found in frames(view_, 0, scan, scan.end):
@@ -153,8 +153,20 @@ def _verify_log(folder: Path, report: VerifyReport) -> None:
             report.notes.append(f"{place} of a commit that was cut short")
         else:
             report.problems.append(f"{place} that are no frame")
-    missing = [n for n in range(1, max(segments, default=0) + 1) if n not in segments and n not in gone]
-    report.problems += [f"segment {number:010d}.log is missing" for number in missing]
+
+
+def _verify_complete(directory: Path, report: VerifyReport) -> None:
+    """Every segment is there, or some file says that it is gone: up to the last one any file names."""
+    named, gone = set[int](), set[int]()
+    for path in (directory / "snapshots").glob("*.snapshot"):
+        with contextlib.suppress(BufferDamagedError, FileNotFoundError):
+            snapshot = Snapshot.decode(path.read_bytes(), path.name)
+            named |= {number for number, _, _ in snapshot.segments}
+            gone |= {n for first, last in snapshot.gone for n in range(first, last + 1)}
+    segments = open_segments(directory / "log")  # last: what the snapshots named is here, or compacted since
+    gone = gone.union(*map(read_gone, segments.values()))
+    lost = sorted(set(range(1, max(named | segments.keys(), default=0) + 1)) - segments.keys() - gone)
+    report.problems += [f"segment {segment_path(Path(), n).name} is missing" for n in lost]
 
 
 def _verify_snapshots(directory: Path, report: VerifyReport) -> None:
@@ -172,7 +184,7 @@ def _verify_snapshots(directory: Path, report: VerifyReport) -> None:
             try:
                 data = segment.read_bytes()
             except FileNotFoundError:
-                report.notes.append(f"{path.name} refers to segment {number}, which was rewritten since")
+                report.notes.append(f"{path.name} refers to segment {number}, which is not there any more")
             else:
                 if crc32c(memoryview(data)[:end]) != checksum:
                     report.problems.append(f"{segment.name}: its first {end} bytes are not those {path.name} covers")

@@ -109,7 +109,7 @@ def test_repair_keeps_what_can_be_read_and_the_broken_file(filled, config, make,
     with ExperienceBuffer.open(filled, config, read_only=True) as buffer:
         before = {i: buffer.get(i).question for i in buffer.ids()}
     harm(filled)
-    assert not verify(filled).good or harm in (torn_tail, missing_last_segment)
+    assert not verify(filled).good or harm is torn_tail
     report = repair(filled)
     assert report.actions
     assert verify(filled).good
