@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +13,16 @@ from components.alignment.corpus import Corpus, number, phrase
 from components.alignment.features import BATCH, log_mels
 from components.shared.encoders.matryoshka import Encoded
 from components.shared.encoders.model import AlignmentModel
-from components.shared.encoders.retrieval import chance_at, recall_at
+from components.shared.encoders.retrieval import chance_at, hits_at
+from components.shared.learning.bootstrap import mean_interval
 from components.shared.work.manifest import Manifest
 
 KS = (1, 5, 10)
 Recall = dict[str, dict[int, dict[str, dict[int, float]]]]
 """pair -> width -> way (`to_text`, `from_text`) -> k -> share."""
+Interval = tuple[float, float] | None
+Intervals = dict[str, dict[int, dict[str, dict[int, Interval]]]]
+"""The same with a 95 % interval in place of the share."""
 
 
 @torch.inference_mode()
@@ -24,7 +30,7 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
     """R@k of clips (and their sound) against the split's distinct captions, per width.
 
     Returns:
-        Recall by pair and width, and the gallery's facts: number of items and captions, chance both ways.
+        Recall by pair and width, and the gallery's facts: number of items and captions, chance both ways, intervals.
     """
     captions, own = number(corpus.captions)
     times, mask = torch.from_numpy(corpus.times_s), torch.from_numpy(corpus.mask)
@@ -36,20 +42,46 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
         sounds = [corpus.sounds[i] for i in heard]
         items["audio"], rows["audio"] = sounds_of(model, sounds), heard
         if model.fusion is not None:
-            items["fused"], rows["fused"] = sounds_of(model, sounds, rows_of(seen, torch.from_numpy(heard))), heard
+            items["fused"], rows["fused"] = sounds_of(model, sounds, seen.rows(torch.from_numpy(heard))), heard
     texts = arrays(model.text(captions))
-    found: Recall = {
-        f"{name}-text": {width: recall_at(mrl[width], texts[width], own[rows[name]], KS) for width in mrl}
+    people = np.array([meta.subject for meta in corpus.metas])
+    hits = {
+        f"{name}-text": {width: hits_at(mrl[width], texts[width], own[rows[name]], KS) for width in mrl}
         for name, mrl in items.items()
     }
-    chance = {pair: chance_at(own[rows[pair.partition("-")[0]]], len(captions), KS) for pair in found}
+    chance = {pair: chance_at(own[rows[pair.partition("-")[0]]], len(captions), KS) for pair in hits}
     if "audio" in items:  # each sound's own clip among all clips that have sound
         alone = np.arange(len(heard))
-        found["audio-vision"] = {
-            width: recall_at(sound, items["vision"][width][heard], alone, KS) for width, sound in items["audio"].items()
+        hits["audio-vision"] = {
+            width: hits_at(sound, items["vision"][width][heard], alone, KS) for width, sound in items["audio"].items()
         }
         chance["audio-vision"] = chance_at(alone, len(heard), KS)
-    return found, {"num_items": len(corpus), "num_captions": len(captions), "chance": chance}
+    found = each(hits, lambda _, hit: float(hit.mean()))
+    drawn = {pair: people[rows[pair.partition("-")[0]]] for pair in hits}
+    intervals = each(hits, lambda pair, hit: interval(hit, drawn[pair]))
+    gallery = {"num_items": len(corpus), "num_captions": len(captions), "chance": chance, "intervals": intervals}
+    return found, gallery
+
+
+def each(hits: Any, figure: Callable[[str, np.ndarray], Any]) -> Any:
+    """A figure of the pair's name and hits in place of every array of hits."""
+    return {
+        pair: {
+            width: {way: {k: figure(pair, hit) for k, hit in by_k.items()} for way, by_k in ways.items()}
+            for width, ways in widths.items()
+        }
+        for pair, widths in hits.items()
+    }
+
+
+def interval(hit: np.ndarray, people: np.ndarray) -> Interval:
+    """95 % interval of a recall: whole people are drawn where clips ask, single captions where captions ask.
+
+    None where there is only one to draw from.
+    """
+    drawn = people if len(hit) == len(people) else np.arange(len(hit)).astype(str)
+    found = mean_interval(hit.astype(float), drawn.tolist())
+    return (found.low, found.high) if found.num_sessions > 1 else None
 
 
 def sounds_of(model: AlignmentModel, sounds: list[bytes | None], seen: Encoded | None = None) -> dict[int, np.ndarray]:
@@ -61,14 +93,9 @@ def sounds_of(model: AlignmentModel, sounds: list[bytes | None], seen: Encoded |
         at = slice(start, start + BATCH)
         heard = model.audio(mel[at].float(), real[at])
         if seen is not None and model.fusion is not None:
-            heard = model.fusion({"vision": rows_of(seen, at), "audio": heard})
+            heard = model.fusion({"vision": seen.rows(at), "audio": heard})
         parts.append(arrays(heard))
     return {width: np.concatenate([part[width] for part in parts]) for width in parts[0]}
-
-
-def rows_of(encoded: Encoded, at: slice | torch.Tensor) -> Encoded:
-    """Some samples of an encoded batch."""
-    return Encoded(encoded.pooled[at], encoded.sequence[at], {width: rows[at] for width, rows in encoded.mrl.items()})
 
 
 def arrays(encoded: Encoded) -> dict[int, np.ndarray]:
@@ -94,14 +121,17 @@ def zero_shot(model: AlignmentModel, corpus: Corpus, features: torch.Tensor, man
     }
 
 
-def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, float]], switch: int, path: Path) -> None:
-    """Recall over width, both ways, with chance; and the training loss, the second stage begun at step `switch`."""
+def plot(
+    found: Recall, gallery: dict[str, object], curve: list[tuple[float, float]], switches: Sequence[int], path: Path
+) -> None:
+    """Recall over width, both ways, with intervals and chance; and the training loss, stages parted at `switches`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
+    intervals: Intervals = gallery["intervals"]  # type: ignore[assignment]
     panels = [(pair, way) for pair in found for way in ("to_text", "from_text")]
     rows = -(-(len(panels) + 1) // 3)
     figure, grid = plt.subplots(rows, 3, figsize=(12.6, 3.4 * rows + 0.3), layout="constrained")
@@ -112,20 +142,25 @@ def plot(found: Recall, gallery: dict[str, object], curve: list[tuple[float, flo
     for axis, (pair, way) in zip(axes, panels, strict=False):
         widths = sorted(found[pair])
         for colour, k in zip(("#0b6e99", "#d9730d", "#448361"), KS, strict=True):
-            axis.plot(range(len(widths)), [found[pair][w][way][k] for w in widths], "o-", color=colour, label=f"R@{k}")
+            share = [found[pair][w][way][k] for w in widths]
+            ends = [intervals[pair][w][way][k] or (at, at) for w, at in zip(widths, share, strict=True)]
+            apart = np.abs(np.array(ends).T - share)
+            axis.errorbar(range(len(widths)), share, apart, fmt="o-", capsize=3, color=colour, label=f"R@{k}")
             axis.axhline(chance[pair][way][k], color=colour, linestyle=":", linewidth=1.2)
         first, second = pair.replace("text", "caption").split("-")
         axis.set_title(f"{first} → {second}" if way == "to_text" else f"{second} → {first}", fontsize=11)
         axis.set_xticks(range(len(widths)), [str(w) for w in widths])
         axis.set_xlabel("embedding width (dotted: chance)")
-        axis.set_ylim(0, min(1.03, 1.15 * max(ways[w][k] for ways in found[pair].values() for w in ways for k in KS)))
+        axis.set_ylim(0, min(1.03, 1.3 * max(ways[w][k] for ways in found[pair].values() for w in ways for k in KS)))
         axis.grid(axis="y", alpha=0.25)
     axes[0].set_ylabel(f"recall, {gallery['num_items']} clips of unseen people")
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside lower left")
     if curve:
         axes[-1].plot(*zip(*curve, strict=True), color="#37352f", linewidth=1)
-        axes[-1].axvline(switch, color="#909090", linestyle="--", linewidth=1)
-    axes[-1].set_title("training loss: frames | clips", fontsize=11)
+        axes[-1].set_yscale("log")
+        for switch in switches:
+            axes[-1].axvline(switch, color="#909090", linestyle="--", linewidth=1)
+    axes[-1].set_title("training loss: frames | clips" + " | sounds" * (len(switches) > 1), fontsize=11)
     axes[-1].set_xlabel("step")
     axes[-1].grid(alpha=0.25)
     for axis in axes:

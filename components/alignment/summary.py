@@ -8,7 +8,7 @@ from pathlib import Path
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import read_corpus
 from components.alignment.features import frame_features
-from components.alignment.measure import KS, Recall, plot, recall, zero_shot
+from components.alignment.measure import KS, Interval, Intervals, Recall, plot, recall, zero_shot
 from components.shared.encoders.model import AlignmentModel
 from components.shared.runtime.artifacts import write_json
 from components.shared.runtime.report import Report
@@ -38,7 +38,9 @@ def measured(
     found, gallery = recall(model, corpus, features)
     frames = zero_shot(model, corpus, features, manifest)
     picture = target / "recall.png"
-    plot(found, gallery, curve, config.frame_steps, picture)
+    clips_at = 0 if config.encoder.vision_tower.frozen else config.frame_steps
+    sounds_at = clips_at + config.clip_steps
+    plot(found, gallery, curve, [clips_at, sounds_at] if len(curve) > sounds_at else [clips_at], picture)
     report.pictures["Recall of unseen people's clips by embedding width"] = picture
     report.metrics |= scalars(found, gallery, frames)
     report.confusion = (list(manifest.labels), frames["confusion"].tolist())  # type: ignore[attr-defined]
@@ -78,24 +80,37 @@ def summary(
 ) -> str:
     """The step in a few lines."""
     chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
+    intervals: Intervals = gallery["intervals"]  # type: ignore[assignment]
     head = " | ".join(f"→ R@{k}" for k in KS) + " | " + " | ".join(f"← R@{k}" for k in KS)
     lines = [
         "# Alignment",
         "",
         f"Trained on {metrics['num_train_clips']:.0f} clips in {metrics['seconds']:.0f} s. Measured on "
         f"{gallery['num_items']} clips of {split} people never seen, against {gallery['num_captions']} distinct"
-        " captions (with few captions this is class recall).",
+        " captions (with few captions this is class recall). In brackets: 95 %, over people where clips ask and over"
+        " captions where captions ask; × chance is that of the full width.",
         "",
         f"| pair | width | {head} |",
         "|---|---|" + "---|" * (2 * len(KS)),
     ]
-    row = lambda ways: " | ".join(f"{ways[way][k]:.3f}" for way in ("to_text", "from_text") for k in KS)
+    cells = [(way, k) for way in ("to_text", "from_text") for k in KS]
+    row = lambda ways: " | ".join(f"{ways[way][k]:.3f}" for way, k in cells)
     for pair, widths in found.items():
-        lines += [f"| {pair} | {width} | {row(ways)} |" for width, ways in widths.items()]
+        for width, ways in widths.items():
+            ends = intervals[pair][width]
+            shown = [cell(ways[way][k], ends[way][k]) for way, k in cells]
+            lines.append(f"| {pair} | {width} | {' | '.join(shown)} |")
         lines.append(f"| {pair} | chance | {row(chance[pair])} |")
+        times = [f"{ways[way][k] / chance[pair][way][k]:.1f}" for way, k in cells]  # of the last, the full width
+        lines.append(f"| {pair} | × chance | {' | '.join(times)} |")
     lines.append("")
     lines.append(
         f"Single frames named by the nearest phrase: accuracy {frames['accuracy']:.3f} "
         f"(majority label {frames['majority']:.3f})."
     )
     return "\n".join(lines) + "\n"
+
+
+def cell(share: float, ends: Interval) -> str:
+    """A recall with its interval, where there is one."""
+    return f"{share:.3f}" if ends is None else f"{share:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"

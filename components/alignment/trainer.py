@@ -1,12 +1,12 @@
-"""The training loop of the alignment: two stages as one sequence of steps, on one process or several.
+"""The training loop of the alignment: three stages as one sequence of steps, on one process or several.
 
-Moments: the image tower learns on single frames, the sound tower on moments of sound, both against the phrases of the
-operations under way (the fastest learner; long captions that differ in one word made the space collapse). Clips: the
-towers stand still, their features are computed once, and pooling, projectors and text learn on whole clips, moments
-mixed in so that phrases keep meaning them.
+Frames: the image tower learns on single frames against the phrases of the operations under way (the fastest learner;
+long captions that differ in one word made the space collapse). Clips: the tower stands still, its features are computed
+once, and pooling, projectors and text learn on whole clips, single frames mixed in so that phrases keep meaning them.
+Sounds: the space stands still, and what hears learns its way into it (components/alignment/hearing.py).
 
-Alone on a CPU, what a step's losses do not share runs side by side (shared/learning/parts.py): moments beside clips,
-and modalities beside each other, forward as far as their embeddings and back from these embeddings' gradients.
+Alone on a CPU, what a step's losses do not share runs side by side (shared/learning/parts.py): halves of a batch, and
+modalities beside each other, forward as far as their embeddings and back from these embeddings' gradients.
 
 In a group (shared/learning/group.py) each rank encodes its part of a step's items, embeddings are gathered with their
 gradient, every rank computes the loss of the whole batch, and averaged gradients are those of one process.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +26,9 @@ import torch
 
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import Corpus, number
-from components.alignment.features import frame_features, log_mels, sound_features
+from components.alignment.cut import back, detached, halves, joined
+from components.alignment.features import frame_features
+from components.alignment.hearing import Hearing
 from components.shared.encoders.losses import MAX_LOG_SCALE, class_loss, contrastive_loss, gather_rows
 from components.shared.encoders.matryoshka import Encoded
 from components.shared.encoders.model import AlignmentModel
@@ -40,8 +42,8 @@ from components.shared.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-SOUND_PARTS = 2
-"""A step's sounds in parts: their tower costs more than a step's frames."""
+SOUND_SCALE = "sound_scale"
+"""Name of the sounds' temperature in a checkpoint."""
 Curve = list[tuple[float, float]]
 
 
@@ -71,8 +73,11 @@ class Trainer:
         self.config, self.model, self.train, self.phrases = config, model, train, phrases
         self.folder, self.key, self.group = work / "checkpoints", key, group or Group(config.device)
         self.frame_steps = 0 if config.encoder.vision_tower.frozen else config.frame_steps
-        self.total = self.frame_steps + config.clip_steps
-        hearing = [] if model.audio is None else [p for p in model.audio.parameters() if p.requires_grad]
+        num_sounds = sum(sound is not None for sound in train.sounds)
+        hears = model.audio is not None and num_sounds >= max(2, self.group.size)  # fewer cannot be contrasted
+        self.hearing = Hearing(self) if hears else None
+        self.total = self.frame_steps + config.clip_steps + (config.sound_steps if self.hearing else 0)
+        hearing = [] if self.hearing is None else self.hearing.parameters()
         known = {id(parameter) for parameter in hearing}
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
         self.peaks = (config.learning_rate, config.sound_learning_rate)
@@ -83,13 +88,11 @@ class Trainer:
             fused=True,
         )
         alone = self.group.size == 1 and torch.device(self.group.device).type == "cpu"
-        self.parts = Parts([*others, *hearing], threads=0 if alone else 1)
+        self.trained = [*others, *hearing]
+        self.parts = Parts(self.trained, threads=0 if alone else 1)
         self.captions, self.caption_of = number(train.captions)
         self.labelled = np.argwhere(train.labels >= 0)
         self.features: torch.Tensor | None = None
-        self.mels: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.sounds: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.heard = np.array([sound is not None for sound in train.sounds], dtype=bool)
         self.curve: Curve = []
 
     def run(self) -> Curve:
@@ -112,13 +115,12 @@ class Trainer:
         """One optimiser step; everything random in it depends on (seed, step) only."""
         rng = np.random.default_rng([self.config.seed, step])
         torch.manual_seed(int(rng.integers(2**31)))
-        in_frames = step < self.frame_steps
-        place, length = (step, self.frame_steps) if in_frames else (step - self.frame_steps, self.config.clip_steps)
+        learn, place, length = self.stage(step)
         for options, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             options["lr"] = peak * schedule(place, length)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.moments_step(rng) if in_frames else self.clips_step(rng)
-        used = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        loss = learn(rng)
+        used = [parameter for parameter in self.trained if parameter.grad is not None]
         self.group.sum_gradients(used)
         for parameter in used:
             if parameter.grad is not None:
@@ -129,48 +131,72 @@ class Trainer:
             self.model.log_scale.clamp_(max=MAX_LOG_SCALE)
         return loss
 
+    def stage(self, step: int) -> tuple[Callable[[np.random.Generator], float], int, int]:
+        """What a step does, its place in its stage and that stage's length."""
+        if step < self.frame_steps:
+            return self.frames_step, step, self.frame_steps
+        step -= self.frame_steps
+        if step < self.config.clip_steps or self.hearing is None:
+            return self.clips_step, step, self.config.clip_steps
+        place = step - self.config.clip_steps
+        return partial(self.hearing.step, first=place == 0), place, self.config.sound_steps
+
     # -- gradients ---------------------------------------------------------------------------------------------------
 
-    def moments_step(self, rng: np.random.Generator) -> float:
-        """Add the gradient of single frames and moments of sound, towers included; returns the loss."""
-        rows = self.some_moments(rng)
-        pixels = to_pixels(self.train.frames[rows[:, 0], rows[:, 1]], self.model.vision.image_size)
-        work = [self.part(lambda: self.frames_against_phrases(self.model.vision.frame_features(pixels), rows))]
-        if (model := self.model.audio) is not None and self.heard.any():
-            mel, real = self.log_mels()
-            hear = lambda at: self.sounds_against_phrases(model.features(mel[at].float(), real[at])[0], at)
-            work += [self.part(partial(hear, self.some_sounds(rng))) for _ in range(SOUND_PARTS)]
-        return sum(self.parts.add_gradients(work))
+    def frames_step(self, rng: np.random.Generator) -> float:
+        """Add the gradient of single frames, the image tower included; returns the loss."""
+        rows = self.some_frames(rng)
+
+        def look(at: np.ndarray) -> Encoded:
+            pixels = to_pixels(self.train.frames[at[:, 0], at[:, 1]], self.model.vision.image_size)
+            return self.model.vision.frames(self.model.vision.frame_features(pixels))
+
+        made = self.side_by_side([partial(look, at) for at in halves(rows)])
+        cut = [detached(item) for item in made]
+        loss = self.phrase_loss(joined(cut), self.train.labels[rows[:, 0], rows[:, 1]])
+        return self.back_from(loss, [([one], [leaf]) for one, leaf in zip(made, cut, strict=True)])
 
     def clips_step(self, rng: np.random.Generator) -> float:
-        """Add the gradient of whole clips, and of moments over cached features; returns the loss."""
+        """Add the gradient of whole clips, and of frames over cached features; returns the loss."""
         rows = self.share(rng.permutation(len(self.train))[: self.config.clips_per_step])
-        at, captions = torch.from_numpy(rows), self.caption_of[rows]
-        seen, times, mask = self.tower_features(), self.train.times_s[rows], self.train.mask[rows]
-        look = lambda: self.model.vision.clip(seen[at].float(), torch.from_numpy(times), torch.from_numpy(mask))
-        forward = {"text": lambda: self.texts(self.captions, captions), "vision": look}
-        present: dict[str, torch.Tensor] = {}
-        if (model := self.model.audio) is not None and self.heard.any():
-            sounds, real = self.sound_features()
-            forward["audio"] = lambda: model.embed(sounds[at].float(), real[at])
-            present["audio"] = torch.from_numpy(self.heard[rows]).to(self.model.vision.device)
-        encoded = dict(zip(forward, self.parts.run([self.fast(call) for call in forward.values()]), strict=True))
-        cut = {name: detached(item) for name, item in encoded.items()}
-        loss = self.loss({name: item.mrl for name, item in cut.items()}, captions, present)
-        if self.model.fusion is not None:  # against the text only: it holds the others, so they would be easy matches
-            fused = self.model.fusion(cut, present)
-            loss = loss + self.loss({"fused": fused.mrl, "text": cut["text"].mrl}, captions, {})
-        loss.backward()
-        work: list[Part] = [partial(back, encoded[name], cut[name]) for name in encoded]
+        captions, seen = self.caption_of[rows], self.tower_features()
+        made = self.side_by_side([partial(self.texts, self.captions, captions), partial(self.look, rows)])
+        cut = [detached(item) for item in made]
+        loss = self.loss({"text": cut[0].mrl, "vision": cut[1].mrl}, captions)
+        beside: list[Part] = []
         if len(self.labelled):
-            frames = self.some_moments(rng)
+            frames = self.some_frames(rng)
             chosen = seen[frames[:, 0], frames[:, 1]].float()
-            work.append(self.part(lambda: self.frames_against_phrases(chosen, frames)))
-        if "audio" in encoded:
-            some = self.some_sounds(rng)
-            hear = lambda: self.config.w_sound * self.sounds_against_phrases(sounds[some].float(), some)
-            work.append(self.part(hear))
-        return float(loss.detach()) + sum(self.parts.add_gradients(work))
+            labels = self.train.labels[frames[:, 0], frames[:, 1]]
+            beside.append(self.part(lambda: self.phrase_loss(self.model.vision.frames(chosen).mrl, labels)))
+        return self.back_from(loss, [([one], [leaf]) for one, leaf in zip(made, cut, strict=True)], beside)
+
+    def look(self, rows: np.ndarray) -> Encoded:
+        """Whole clips as seen, over cached features."""
+        seen, times, mask = self.tower_features(), self.train.times_s[rows], self.train.mask[rows]
+        at = torch.from_numpy(rows)
+        return self.model.vision.clip(seen[at].float(), torch.from_numpy(times), torch.from_numpy(mask))
+
+    def back_from(
+        self,
+        loss: torch.Tensor,
+        cuts: Sequence[tuple[Sequence[Encoded], Sequence[Encoded]]],
+        beside: Sequence[Part] = (),
+    ) -> float:
+        """Add the gradient of a loss over embeddings, and of parts beside it; the sum of their losses.
+
+        Args:
+            loss: Over the cut embeddings.
+            cuts: For each part that made some: these, and what was cut from them.
+            beside: Further parts.
+        """
+        loss.backward()
+        work: list[Part] = [partial(back, made, cut) for made, cut in cuts]
+        return float(loss.detach()) + sum(self.parts.add_gradients([*work, *beside]))
+
+    def side_by_side(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """What the calls give, in the section's precision."""
+        return self.parts.run([self.fast(call) for call in calls])
 
     def part(self, loss: Callable[[], torch.Tensor]) -> Part:
         """A loss as a part of a step."""
@@ -194,15 +220,9 @@ class Trainer:
         """This rank's items of a step's: equally many on every rank, as gathering needs."""
         return rows[: len(rows) // self.group.size * self.group.size][self.group.rank :: self.group.size]
 
-    def some_moments(self, rng: np.random.Generator) -> np.ndarray:
+    def some_frames(self, rng: np.random.Generator) -> np.ndarray:
         """Random labelled frames, (n, 2): clip and frame."""
         return self.share(self.labelled[rng.integers(len(self.labelled), size=self.config.frames_per_step)])
-
-    def some_sounds(self, rng: np.random.Generator) -> np.ndarray:
-        """Random clips that have sound."""
-        with_sound = np.flatnonzero(self.heard)
-        number = max(self.group.size, self.config.sounds_per_step // SOUND_PARTS)
-        return self.share(with_sound[rng.integers(len(with_sound), size=number)])
 
     # -- features ----------------------------------------------------------------------------------------------------
 
@@ -215,34 +235,7 @@ class Trainer:
             self.model.train()
         return self.features
 
-    def log_mels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel of all training clips (N, bins, frames) in half precision, and which states are sound."""
-        if self.mels is None:
-            self.mels = log_mels(self.model, self.train.sounds)
-        return self.mels
-
-    def sound_features(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sound tower's features of all training clips, with their mask; the tower stands still from here on."""
-        if self.sounds is None:
-            assert self.model.audio is not None
-            self.model.audio.tower.requires_grad_(False)
-            self.model.eval()
-            self.sounds = sound_features(self.model, *self.log_mels(), self.parts, self.fast)
-            self.model.train()
-        return self.sounds
-
     # -- losses ------------------------------------------------------------------------------------------------------
-
-    def frames_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Single frames, features (n, K, width), against the phrases of their labels."""
-        return self.phrase_loss(self.model.vision.frames(features).mrl, self.train.labels[rows[:, 0], rows[:, 1]])
-
-    def sounds_against_phrases(self, features: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Moments of sound, features (n, L, hidden), against the phrases of what is under way then."""
-        assert self.model.audio is not None
-        moments = self.model.audio.moments(features, torch.from_numpy(self.train.times_s[rows]))
-        heard = {width: embedded.flatten(0, 1) for width, embedded in moments.items()}
-        return self.phrase_loss(heard, self.train.labels[rows].reshape(-1))
 
     def phrase_loss(self, embedded: dict[int, torch.Tensor], labels: np.ndarray) -> torch.Tensor:
         """The loss of the moments of all ranks that have a label, each distinct phrase encoded once."""
@@ -268,16 +261,13 @@ class Trainer:
         return Encoded(encoded.pooled[at], encoded.sequence[at], {w: rows[at] for w, rows in encoded.mrl.items()})
 
     def loss(
-        self, embedded: dict[str, dict[int, torch.Tensor]], groups: np.ndarray, present: dict[str, torch.Tensor]
+        self, embedded: dict[str, dict[int, torch.Tensor]], groups: np.ndarray, log_scale: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The loss over the rows of all ranks."""
-        device = self.model.vision.device
+        """The loss over the rows of all ranks; at the model's temperature where no other is given."""
         return contrastive_loss(
             {name: {w: gather_rows(rows) for w, rows in mrl.items()} for name, mrl in embedded.items()},
-            self.model.log_scale,
-            groups=gather_rows(torch.from_numpy(groups).to(device)),
-            present={name: gather_rows(rows) for name, rows in present.items()} or None,
-            weights={"audio": self.config.w_sound},
+            self.model.log_scale if log_scale is None else log_scale,
+            groups=gather_rows(torch.from_numpy(groups).to(self.model.vision.device)),
             w_clip=self.config.w_clip,
             w_mrl=self.config.w_mrl,
         )
@@ -289,6 +279,8 @@ class Trainer:
         if self.group.writes:
             tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
             tensors |= checkpoint.optimizer_tensors(self.optimizer)
+            if self.hearing is not None:
+                tensors[SOUND_SCALE] = self.hearing.log_scale.detach()
             checkpoint.save(self.folder, self.key, step, tensors, {"curve": self.curve})
 
     def restore(self) -> int:
@@ -300,23 +292,11 @@ class Trainer:
         weights = {name.removeprefix(prefix): x for name, x in found.tensors.items() if name.startswith(prefix)}
         self.model.load_state_dict(weights)
         checkpoint.restore_optimizer(self.optimizer, found.tensors)
+        if self.hearing is not None:
+            self.hearing.log_scale.data.copy_(found.tensors[SOUND_SCALE])
         self.curve = [(float(at), float(value)) for at, value in found.state["curve"]]
         log.info("resumed after step %d", found.step)
         return found.step
-
-
-def detached(encoded: Encoded) -> Encoded:
-    """The same numbers, cut from what made them, with gradients of their own."""
-    cut = lambda rows: rows.detach().float().requires_grad_()
-    return Encoded(cut(encoded.pooled), cut(encoded.sequence), {w: cut(rows) for w, rows in encoded.mrl.items()})
-
-
-def back(encoded: Encoded, cut: Encoded) -> tuple[torch.Tensor, float]:
-    """A part whose gradient is what the cut embeddings' gradients give in what made them."""
-    pairs = [(encoded.pooled, cut.pooled), (encoded.sequence, cut.sequence)]
-    pairs += [(rows, cut.mrl[width]) for width, rows in encoded.mrl.items()]
-    loss = encoded.pooled.sum() * 0  # where nothing was contrasted with it
-    return sum(((made * leaf.grad).sum() for made, leaf in pairs if leaf.grad is not None), loss), 0.0
 
 
 def schedule(step: int, total: int) -> float:

@@ -24,6 +24,7 @@ SMALLEST = {
     "base_model.num_validation": 16,
     "alignment.frame_steps": 8,
     "alignment.clip_steps": 8,
+    "alignment.sound_steps": 8,
     "sft.steps": 24,
     "sft.checkpoint_every": 2,
     "sft.num_validation": 8,

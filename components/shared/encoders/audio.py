@@ -123,33 +123,32 @@ class AudioEncoder(nn.Module):
         states = torch.nn.functional.pad(states, (0, 0, 0, missing)).unflatten(1, (-1, width))
         return masked_mean(states.flatten(0, 1), real.flatten(0, 1)).unflatten(0, real.shape[:2]), real.any(2)
 
-    def times_s(self, tokens: int) -> torch.Tensor:
-        """(tokens,) seconds at which tokens begin."""
-        return torch.arange(tokens) * (self.states_per_token * self.hop * STRIDE / SAMPLE_RATE)
+    def middles_s(self, tokens: int) -> torch.Tensor:
+        """(tokens,) seconds of tokens' middles."""
+        return (torch.arange(tokens) + 0.5) * (self.states_per_token * self.hop * STRIDE / SAMPLE_RATE)
 
-    def embed(self, features: torch.Tensor, mask: torch.Tensor) -> Encoded:
-        """Whole sounds: features (B, L, hidden), mask (B, L) -> Encoded."""
-        device = self.tower.device
-        tokens = self.projector(features.to(device))
-        times = self.times_s(tokens.shape[1]).to(device)
-        pooled, sequence = self.pool(tokens, mask.to(device), times.expand(len(tokens), -1))
-        return Encoded(pooled, sequence, nested(pooled, self.widths))
-
-    def moments(self, features: torch.Tensor, times_s: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Embeddings of moments: what is heard within HEARD_S of a time.
+    def heard(self, features: torch.Tensor, mask: torch.Tensor, times_s: torch.Tensor) -> torch.Tensor:
+        """What is heard around moments: the mean of the projected tokens within HEARD_S, zero where there are none.
 
         Args:
             features: (B, L, hidden).
+            mask: (B, L), True where a token is real.
             times_s: (B, T) seconds.
 
         Returns:
-            width -> (B, T, width), rows of length one.
+            (B, T, D).
         """
-        tokens = self.projector(features.to(self.tower.device))
-        middles = self.times_s(tokens.shape[1]) + self.times_s(2)[1] / 2
-        near = ((times_s[..., None] - middles).abs() <= HEARD_S).to(tokens)
-        near = near / near.sum(-1, keepdim=True).clamp(min=1)
-        return nested(near @ tokens, self.widths)
+        mask = mask.to(self.tower.device)
+        tokens = self.projector(features.to(self.tower.device)).masked_fill(~mask[..., None], 0.0)
+        apart = (times_s.to(tokens.device)[..., None] - self.middles_s(tokens.shape[1]).to(tokens.device)).abs()
+        near = ((apart <= HEARD_S) & mask[:, None]).to(tokens)
+        return (near / near.sum(-1, keepdim=True).clamp(min=1)) @ tokens
+
+    def embed(self, features: torch.Tensor, mask: torch.Tensor) -> Encoded:
+        """Whole sounds: features (B, L, hidden), mask (B, L) -> Encoded."""
+        times = self.middles_s(features.shape[1]).to(self.tower.device).expand(len(features), -1)
+        pooled, sequence = self.pool(self.heard(features, mask, times), mask.to(self.tower.device), times)
+        return Encoded(pooled, sequence, nested(pooled, self.widths))
 
     def forward(self, mel: torch.Tensor, mask: torch.Tensor) -> Encoded:
         """mel (B, bins, frames), mask (B, states) -> Encoded."""

@@ -27,6 +27,10 @@ class Encoded:
     sequence: torch.Tensor
     mrl: dict[int, torch.Tensor]
 
+    def rows(self, at: slice | torch.Tensor) -> Encoded:
+        """Some samples of the batch."""
+        return Encoded(self.pooled[at], self.sequence[at], {width: some[at] for width, some in self.mrl.items()})
+
 
 def nested(pooled: torch.Tensor, widths: Sequence[int]) -> dict[int, torch.Tensor]:
     """The L2-normalised prefixes of `pooled` (B, D), by width.

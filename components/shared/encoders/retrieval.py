@@ -13,10 +13,10 @@ from math import comb
 import numpy as np
 
 
-def recall_at(
+def hits_at(
     items: np.ndarray, texts: np.ndarray, caption: np.ndarray, ks: Sequence[int]
-) -> dict[str, dict[int, float]]:
-    """R@k both ways.
+) -> dict[str, dict[int, np.ndarray]]:
+    """What is found among the first k, both ways.
 
     Args:
         items: (N, w), rows of length one.
@@ -25,8 +25,8 @@ def recall_at(
         ks: Numbers of results looked at.
 
     Returns:
-        {"to_text": {k: share}, "from_text": {k: share}}; captions that no item carries are not asked for, but stand in
-        the gallery as distractors.
+        {"to_text": {k: (N,) bool}, "from_text": {k: bool for each caption that an item carries}}; captions that no item
+        carries are not asked for, but stand in the gallery as distractors.
     """
     similarity = items @ texts.T
     own = similarity[np.arange(len(items)), caption]
@@ -37,10 +37,15 @@ def recall_at(
         own_item = similarity[caption == index, index].max()
         best_rank.append(int((similarity[caption != index, index] >= own_item).sum()))
     from_text = np.array(best_rank)
-    return {
-        "to_text": {k: float((rank_to_text < k).mean()) for k in ks},
-        "from_text": {k: float((from_text < k).mean()) for k in ks},
-    }
+    return {"to_text": {k: rank_to_text < k for k in ks}, "from_text": {k: from_text < k for k in ks}}
+
+
+def recall_at(
+    items: np.ndarray, texts: np.ndarray, caption: np.ndarray, ks: Sequence[int]
+) -> dict[str, dict[int, float]]:
+    """R@k both ways: the shares of `hits_at`."""
+    hits = hits_at(items, texts, caption, ks)
+    return {way: {k: float(found.mean()) for k, found in by_k.items()} for way, by_k in hits.items()}
 
 
 def chance_at(caption: np.ndarray, num_captions: int, ks: Sequence[int]) -> dict[str, dict[int, float]]:

@@ -8,6 +8,8 @@ import wave
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import caption, usable
@@ -95,7 +97,11 @@ def test_it_learns_what_frames_show_and_says_how_well(trained):
     assert report.metrics["vision_text_to_text_r1_16"] > 2 * report.metrics["vision_text_chance_to_text_r1"]
     assert report.metrics["num_test_clips"] == 24 and report.provenance == "synthetic"
     assert all(path.is_file() and path.parent == made.encoder for path in report.pictures.values())
-    assert "| vision-text | chance |" in report.markdown and "24 clips of test people" in report.markdown
+    assert (
+        "| vision-text | chance |" in report.markdown
+        and "| vision-text | × chance |" in report.markdown
+        and "24 clips of test people" in report.markdown
+    )
 
 
 def test_the_artifact_serves_others(trained):
@@ -188,23 +194,34 @@ def tone(label: str) -> bytes:
     return encoded.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["concat", "cross", "gated"])
-def test_pictures_and_sound_together_are_aligned_with_the_text(kind, inputs, tmp_path):
+@pytest.fixture(scope="module")
+def sounding(inputs, tmp_path_factory) -> AlignmentInputs:
+    """Clips of which three in four have a sound that tells the operation."""
+    root = tmp_path_factory.mktemp("sounding")
     rng, shards = np.random.default_rng(0), {}
-    (tmp_path / "clips").mkdir()
+    (root / "clips").mkdir()
     for split, count in (("train", 24), ("test", 12)):
-        with ShardWriter(tmp_path / "clips", split) as writer:
+        with ShardWriter(root / "clips", split) as writer:
             for number in range(count):
                 clip = make_clip(f"{split}-{number:03d}", split, rng)
-                sound = tone(clip.meta.operation) if number % 4 else None  # some clips are silent
+                sound = tone(clip.meta.operation) if number % 4 else None
                 write_clip(writer, dataclasses.replace(clip, audio_flac=sound))
         shards[split] = tuple(writer.records)
-    write_index(tmp_path / "clips", ShardIndex(kind="clips", provenance="synthetic", shards=shards))
+    write_index(root / "clips", ShardIndex(kind="clips", provenance="synthetic", shards=shards))
+    return AlignmentInputs(root / "clips", inputs.recordings)
+
+
+def hearing(**changes) -> AlignmentConfig:
     sound = AudioShape(hidden=16, layers=1, heads=2, num_mel_bins=20, seconds=1.0)
-    encoder = ENCODER.model_copy(update={"audio": True, "fusion": kind, "audio_tower": sound})
-    config = CONFIG.model_copy(update={"encoder": encoder, "frame_steps": 8, "clip_steps": 12, "clips_per_step": 16})
+    encoder = ENCODER.model_copy(update={"audio": True, "audio_tower": sound} | changes.pop("encoder", {}))
+    small = {"encoder": encoder, "frame_steps": 4, "clip_steps": 6, "clips_per_step": 16, "sound_steps": 8}
+    return CONFIG.model_copy(update=small | {"sounds_per_step": 12, "checkpoint_steps": 5} | changes)
+
+
+@pytest.mark.parametrize("kind", ["concat", "cross", "gated"])
+def test_pictures_and_sound_together_are_aligned_with_the_text(kind, sounding, tmp_path):
     made = outputs(tmp_path)
-    report = align(config, AlignmentInputs(tmp_path / "clips", inputs.recordings), made)
+    report = align(hearing(encoder={"fusion": kind}), sounding, made)
     assert {
         "vision_text_to_text_r1_16",
         "audio_text_to_text_r1_16",
@@ -213,6 +230,39 @@ def test_pictures_and_sound_together_are_aligned_with_the_text(kind, inputs, tmp
     model = load_encoder(made.encoder).model
     assert model.config.fusion == kind
     assert any(name.startswith("fusion.") for name in model.state_dict())
+
+
+def test_sound_learns_and_leaves_pictures_and_texts_as_they_were(sounding, tmp_path):
+    deaf, hears = outputs(tmp_path / "deaf"), outputs(tmp_path / "hears")
+    seeing = {"frame_steps": 40, "clip_steps": 60}
+    align(hearing(sound_steps=0, **seeing), sounding, deaf)
+    report = align(hearing(sound_steps=100, **seeing), sounding, hears)
+    before, after = (load_file(made.encoder / WEIGHTS) for made in (deaf, hears))
+    changed = {name.partition(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert changed == {"audio"}
+    name = "audio_text_{}to_text_r1"
+    assert report.metrics[name.format("") + "_16"] > 2 * report.metrics[name.format("chance_")]
+
+
+def test_killed_while_sound_learns_gives_the_same_bytes(sounding, tmp_path, monkeypatch):
+    """At step 16 of 18 (resumes from 15), and at step 11, the stage's second (resumes from 10, its first)."""
+    whole, work = outputs(tmp_path / "whole"), tmp_path / "work"
+    align(hearing(), sounding, whole)
+    real_step = Trainer.step
+    for attempt, death in enumerate((11, 16)):
+
+        def dying(self, step, death=death):
+            if step == death:
+                raise KeyboardInterrupt
+            return real_step(self, step)
+
+        monkeypatch.setattr(Trainer, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            align(hearing(), sounding, outputs(tmp_path / str(attempt), work))
+    monkeypatch.setattr(Trainer, "step", real_step)
+    last = outputs(tmp_path / "last", work)
+    align(hearing(), sounding, last)
+    assert (last.encoder / WEIGHTS).read_bytes() == (whole.encoder / WEIGHTS).read_bytes()
 
 
 def test_fusion_without_sound_is_refused():

@@ -77,6 +77,20 @@ def test_the_order_of_frames_matters_once_pooling_has_learned(saved):
     )
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attention", "perceiver"])
+def test_frames_that_pad_a_clip_do_not_count(pooling):
+    whole = model(pooling=pooling)
+    if whole.vision.pool.mix is not None:
+        torch.nn.init.normal_(whole.vision.pool.mix.weight)  # so that what is learned past the mean counts
+    features, times = torch.randn(2, 4, 1, 4 * 16), torch.arange(4.0).expand(2, -1)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    dirty = features.masked_fill(~mask[..., None, None], float("nan"))
+    clean, found = whole.vision.clip(features, times, mask), whole.vision.clip(dirty, times, mask)
+    assert torch.equal(found.pooled, clean.pooled) and torch.equal(found.sequence, clean.sequence)
+    alone = whole.vision.clip(features[:1, :2], times[:1, :2])
+    assert torch.allclose(alone.pooled[0], clean.pooled[0], atol=1e-5)
+
+
 def test_wrong_arrays_are_refused(saved):
     encoder = load_encoder(saved)
     with pytest.raises(ValueError, match="float32"):
@@ -100,8 +114,13 @@ def test_audio_ignores_what_lies_past_the_end(tmp_path):
     short = np.random.default_rng(0).normal(size=8000).astype(np.float32)
     mel, mask = whole.audio.mel([short, np.tile(short, 4)])
     assert mel.shape == (2, 20, 50) and mask.sum(1).tolist() == [13, 25]
+    torch.nn.init.normal_(whole.audio.pool.mix.weight)  # so that the Perceiver counts
     encoded = whole.audio(mel, mask)
     assert encoded.mrl[16].shape == (2, 16) and not torch.allclose(encoded.pooled[0], encoded.pooled[1])
+    features, real = whole.audio.features(mel, mask)
+    assert real.sum(1).tolist() == [3, 5], "thirteen states are two tokens and three fifths of one"
+    dirty = features.masked_fill(~real[..., None], float("nan"))
+    assert torch.equal(whole.audio.embed(dirty, real).pooled, whole.audio.embed(features, real).pooled)
     whole.save(tmp_path / "audio")
     again = load_encoder(tmp_path / "audio").model
     assert torch.allclose(again.audio(mel, mask).pooled, encoded.pooled)

@@ -45,6 +45,27 @@ def test_infonce_by_hand():
     assert symmetric_infonce(eye, eye, torch.tensor(math.log(3.0))).item() == pytest.approx(math.log1p(math.exp(-3)))
 
 
+def test_infonce_of_equal_captions_by_hand():
+    """Both rows have one caption, a = b = identity: each row wants half of each column, log(1 + exp(s)) - s / 2.
+
+    Taken for negatives of each other they would give log(1 + exp(-s)), and would be pushed apart for ever.
+    """
+    eye, same = torch.eye(2, dtype=torch.float64), torch.tensor([4, 4])
+    at = lambda a: symmetric_infonce(a, eye, torch.tensor(math.log(3.0)), same).item()
+    assert at(eye) == pytest.approx(math.log1p(math.exp(3)) - 1.5)
+    middle = torch.full((2, 2), 2**-0.5, dtype=torch.float64)
+    assert at(middle) == pytest.approx(math.log(2)), "equal shares: nothing is lower"
+
+
+def test_an_equal_caption_attracts_and_another_repels():
+    """By hand, at equal similarities: d loss / d logit = (1/3 - target) / 3, and half of it from either direction."""
+    a, b = torch.eye(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    symmetric_infonce(a, b, torch.tensor(0.0), torch.tensor([0, 0, 1])).backward()  # logits are b transposed
+    third, half = 1 / 3, 1 / 2
+    wanted = [[third - half, third - half, third], [third - half, third - half, third], [third, third, third - 1]]
+    assert torch.allclose(b.grad, torch.tensor(wanted, dtype=torch.float64) / 3)
+
+
 def test_scale_is_clamped_at_100():
     a, b = unit(4, 3, 3), unit(4, 3, 4)
     at = lambda scale: symmetric_infonce(a, b, torch.tensor(math.log(scale), dtype=torch.float64)).item()
@@ -57,6 +78,61 @@ def test_gradients():
     scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     groups = torch.tensor([0, 0, 1, 2])
     assert torch.autograd.gradcheck(lambda x, y, s: symmetric_infonce(x, y, s, groups), (a, b, scale))
+
+
+RAW = {name: torch.randn(6, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+       for seed, name in enumerate(("vision", "text", "audio"))}  # fmt: skip
+CAPTIONS, HEARD, WIDTHS = [0, 1, 0, 2, 1, 3], [True, True, True, False, True, False], (2, 3, 8)
+
+
+def whole(raw: dict[str, torch.Tensor], scale: torch.Tensor) -> torch.Tensor:
+    """Everything at once: three modalities, shared captions, silent rows, a weight, three widths."""
+    return contrastive_loss(
+        {name: nested(x, WIDTHS) for name, x in raw.items()},
+        scale,
+        groups=torch.tensor(CAPTIONS),
+        present={"audio": torch.tensor(HEARD)},
+        weights={"audio": 0.3},
+        w_clip=0.7,
+        w_mrl=0.4,
+    )
+
+
+def test_the_whole_loss_equals_the_formula_from_raw_vectors():
+    """Truncate, normalise, contrast, average over pairs by weight, sum over widths: in loops, with NumPy only."""
+
+    def at(width: int) -> float:
+        total = weights = 0.0
+        for first, second, weight in (("vision", "text", 1.0), ("vision", "audio", 0.3), ("text", "audio", 0.3)):
+            kept = [row for row in range(6) if HEARD[row] or "audio" not in (first, second)]
+            cut = [RAW[name].numpy()[kept, :width] for name in (first, second)]
+            a, b = (rows / np.sqrt((rows**2).sum(1, keepdims=True)) for rows in cut)
+            total += weight * reference(a, b, 6.0, [CAPTIONS[row] for row in kept])
+            weights += weight
+        return total / weights
+
+    got = whole(RAW, torch.tensor(math.log(6.0), dtype=torch.float64)).item()
+    assert got == pytest.approx(0.7 * at(8) + 0.4 * (at(2) + at(3) + at(8)), rel=1e-12)
+
+
+def test_gradients_of_the_whole_loss():
+    """Through truncation and normalisation too; a silent row's sound has no gradient at all."""
+    scale = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    leaves = [x.clone().requires_grad_() for x in RAW.values()]
+    assert torch.autograd.gradcheck(lambda s, *x: whole(dict(zip(RAW, x, strict=True)), s), (scale, *leaves))
+    raw = dict(zip(RAW, leaves, strict=True))
+    (gradient,) = torch.autograd.grad(whole(raw, scale), raw["audio"])
+    assert [bool(row.any()) for row in gradient] == HEARD
+
+
+def test_gradients_of_the_class_loss():
+    items, classes = unit(5, 4, 1).requires_grad_(), unit(3, 4, 2).requires_grad_()
+    scale, labels = torch.tensor(0.8, dtype=torch.float64, requires_grad=True), torch.tensor([0, 2, 2, 0, 1])
+
+    def loss(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return class_loss(nested(x, (2, 4)), nested(y, (2, 4)), labels, s, w_clip=0.7, w_mrl=0.3)
+
+    assert torch.autograd.gradcheck(loss, (items, classes, scale))
 
 
 def test_nested_truncates_before_normalising():

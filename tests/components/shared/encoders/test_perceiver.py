@@ -23,6 +23,30 @@ def test_padding_is_ignored_exactly(resampler):
     assert torch.allclose(alone[0], clean[0], atol=1e-6)
 
 
+def test_padding_has_no_gradient_and_leaves_the_others_alone(resampler):
+    """Junk in padded tokens and times changes no bit of any gradient, and gets none."""
+    media, mask = torch.randn(2, 5, 16), torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]], dtype=torch.bool)
+    times = torch.arange(5.0).expand(2, -1).clone()
+
+    def gradients(junk: float) -> list[torch.Tensor]:
+        seen = media.masked_fill(~mask[..., None], junk).requires_grad_()
+        out = resampler(seen, mask, times.masked_fill(~mask, junk)).square().sum()
+        return list(torch.autograd.grad(out, (seen, *resampler.parameters())))
+
+    clean, dirty = gradients(0.0), gradients(1e6)
+    assert all(torch.equal(one, other) for one, other in zip(clean, dirty, strict=True))
+    assert torch.equal(clean[0].abs().sum(-1) > 0, mask)
+
+
+def test_a_row_without_any_real_token_depends_on_the_latents_alone(resampler):
+    """Whatever else stands there; and it does not disturb its neighbours."""
+    mask = torch.tensor([[0, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
+    first, second = (resampler(torch.randn(3, 3, 16), mask, torch.rand(3, 3)) for _ in range(2))
+    assert bool(first.isfinite().all())
+    assert torch.equal(first[0], first[2]) and torch.equal(first[0], second[0])
+    assert not torch.allclose(first[1], second[1], atol=1e-3)
+
+
 def test_real_tokens_and_their_times_matter(resampler):
     media, times = torch.randn(1, 4, 16), torch.arange(4.0)[None]
     base = resampler(media, None, times)
