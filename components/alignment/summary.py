@@ -94,7 +94,7 @@ def summary(
         "|---|---|" + "---|" * (2 * len(KS)),
     ]
     cells = [(way, k) for way in ("to_text", "from_text") for k in KS]
-    row = lambda ways: " | ".join(f"{ways[way][k]:.3f}" for way, k in cells)
+    row = lambda ways: " | ".join(f"{ways[way][k]:.4f}" for way, k in cells)
     for pair, widths in found.items():
         for width, ways in widths.items():
             ends = intervals[pair][width]
