@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, PixelisError
 from pipelines import cluster_commands, commands
 from pipelines.steps import STEPS
+from pipelines.terminal import console
 
 ORDER = [step.name for step in STEPS if step.name != "finish"]
 DEFAULT_ROOT = Path("runs")
@@ -44,15 +44,6 @@ Sets = Annotated[
 ]
 Profile = Annotated[str, typer.Option(help="Which profile of pipeline_config.yaml: twin, gpu-3b or gpu-7b.")]
 Until = Annotated[str, typer.Option(help=f"Last step to run: {', '.join(ORDER)}.")]
-
-
-def console(*, error: bool = False) -> Console:
-    """A console that colours only on a terminal; as wide as the terminal, 120 columns in a pipe."""
-    from pipelines.local import on_terminal
-
-    live = on_terminal()
-    stream = sys.stderr if error else sys.stdout  # fixed now: a run redirects what the runner prints
-    return Console(file=stream, force_terminal=None if live else False, width=None if live else 120)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import yaml
 
 from components.shared.runtime.artifacts import atomic_write
 from components.shared.runtime.errors import ConfigError
+from pipelines.terminal import console
 
 Host = Annotated[
     str, typer.Option(help="Address of Kubeflow Pipelines (API or UI).", envvar="PIXELIS_KFP_HOST", show_default=False)
@@ -49,7 +50,6 @@ def submit(
 ) -> None:
     """Upload the pipeline to a Kubeflow, start a run and follow it."""
     from pipelines import submit as submitting
-    from pipelines.cli import console
     from pipelines.cluster import Server
 
     out = console()
@@ -77,7 +77,6 @@ def schedule(
     namespace: Namespace = "",
 ) -> None:
     """Make the recurring runs of a Kubeflow what the file says; a second time changes nothing."""
-    from pipelines.cli import console
     from pipelines.cluster import Server
     from pipelines.schedule import read_schedule, reconcile
 

@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from pipelines.terminal import console
 
 operations_app = typer.Typer(help="Visual operations: list them, try one.", no_args_is_help=True, rich_markup_mode=None)
 shards_app = typer.Typer(help="Shards of clips and trajectories.", no_args_is_help=True, rich_markup_mode=None)
 buffer_app = typer.Typer(help="The service's experience buffer.", no_args_is_help=True, rich_markup_mode=None)
 Buffer = Annotated[Path, typer.Argument(help="Folder of the buffer, such as runs/ttrl/experiences-128.")]
-
-
-def out() -> Console:
-    """Where these commands print."""
-    return Console()
 
 
 def say(text: str) -> None:
@@ -40,7 +36,7 @@ def operations_list(
     table = Table("operation", "what it does", "example arguments", "source")
     for row in list_rows():
         table.add_row(row.name, row.description, row.example, row.source)
-    out().print(table)
+    console().print(table)
 
 
 @operations_app.command("run")

@@ -17,7 +17,6 @@ import os
 import secrets
 import shutil
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -333,8 +332,3 @@ def log_tail(directory: Path, step: str, lines: int = 20) -> str:
     """The last lines of a step's log."""
     path = directory / "logs" / f"{step}.log"
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.is_file() else ""
-
-
-def on_terminal() -> bool:
-    """Whether standard output is a terminal that shows colours and moving bars."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "") != "dumb" and "NO_COLOR" not in os.environ
