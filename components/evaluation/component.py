@@ -37,25 +37,21 @@ def evaluation(
         summary: The result in a few lines.
     """
     import json
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
+    from functools import partial
 
     from components.evaluation.config import EvaluationConfig
-    from components.evaluation.evaluate import EvaluationInputs, EvaluationOutputs, evaluate
+    from components.evaluation.evaluate import EvaluationInputs, EvaluationOutputs, evaluate_beside_champion
     from components.shared.runtime.step import run_step
-    from components.shared.runtime.tracking import champion_evaluation
 
-    with TemporaryDirectory() as folder:
-        champion = champion_evaluation(json.loads(promotion), Path(recordings.path), Path(folder))
-        inputs = {"clips": clips, "trajectories": trajectories, "recordings": recordings, "base": base, "sft": sft}
-        run_step(
-            "evaluation",
-            evaluate,
-            (EvaluationConfig, section),
-            (EvaluationInputs, inputs | {"rft": rft, "champion": champion}),
-            (EvaluationOutputs, {"evaluation": evaluation}),
-            {"metrics": metrics, "confusion": confusion, "page": page, "summary": summary},
-        )
+    inputs = {"clips": clips, "trajectories": trajectories, "recordings": recordings, "base": base, "sft": sft}
+    run_step(
+        "evaluation",
+        partial(evaluate_beside_champion, json.loads(promotion)),
+        (EvaluationConfig, section),
+        (EvaluationInputs, inputs | {"rft": rft}),
+        (EvaluationOutputs, {"evaluation": evaluation}),
+        {"metrics": metrics, "confusion": confusion, "page": page, "summary": summary},
+    )
 
 
 @dsl.component(base_image="python", install_kfp_package=False)

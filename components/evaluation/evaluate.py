@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from components.shared.runtime.artifacts import atomic_write, write_json
 from components.shared.runtime.progress import Progress
 from components.shared.runtime.report import Report
 from components.shared.runtime.reproducibility import seed_everything
+from components.shared.runtime.tracking import champion_evaluation
 from components.shared.work.manifest import Manifest, load_manifest
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,22 @@ def evaluate(config: EvaluationConfig, inputs: EvaluationInputs, outputs: Evalua
     gate = judge(measured.value, config.gate)
     log.info("gate: %s; %s", gate["decision"], "; ".join(gate["reasons"]))
     return written(config, outputs.evaluation, manifest, windows, runs, measured, gate)
+
+
+def evaluate_beside_champion(
+    promotion: Mapping[str, Any], config: EvaluationConfig, inputs: EvaluationInputs, outputs: EvaluationOutputs
+) -> Report:
+    """`evaluate` beside the champion that the registry names, where there is one.
+
+    Args:
+        promotion: The promotion section: under which name and alias the champion is found.
+        config: The section.
+        inputs: Everything but the champion.
+        outputs: What `evaluate` writes.
+    """
+    with TemporaryDirectory() as folder:
+        champion = champion_evaluation(promotion, inputs.recordings, Path(folder))
+        return evaluate(config, replace(inputs, champion=champion), outputs)
 
 
 def answer_all(

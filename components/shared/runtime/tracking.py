@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from components.shared.runtime.artifacts import read_json
+from components.shared.runtime.errors import EnvironmentFault
 from components.shared.runtime.records import ArtifactRecord, StepRecord
 from components.shared.runtime.report import Report
 
@@ -182,7 +185,7 @@ def registered_name(model_name: str, provenance: str) -> str:
     return model_name if provenance == "real" else f"{model_name}-twin"
 
 
-def champion_evaluation(promotion: dict[str, Any], recordings: Path, target: Path) -> Path | None:
+def champion_evaluation(promotion: Mapping[str, Any], recordings: Path, target: Path) -> Path | None:
     """Fetch the reigning champion's evaluation (predictions and figures) into `target`.
 
     Args:
@@ -192,12 +195,23 @@ def champion_evaluation(promotion: dict[str, Any], recordings: Path, target: Pat
 
     Returns:
         The folder, None where there is no champion.
+
+    Raises:
+        EnvironmentFault: the tracking server does not answer, so nobody knows whether there is a champion.
     """
-    from components.shared.runtime.artifacts import read_json
+    from mlflow.exceptions import MlflowException
 
     provenance = read_json(recordings / "manifest.json")["provenance"]
-    version = champion(registered_name(promotion["model_name"], provenance), promotion["alias"])
-    if version is None or not version.run_id:
-        return None
-    target.mkdir(parents=True, exist_ok=True)
-    return Path(client().download_artifacts(version.run_id, "evaluation", str(target)))
+    name = registered_name(promotion["model_name"], provenance)
+    try:
+        version = champion(name, promotion["alias"])
+        if version is None or not version.run_id:
+            return None
+        target.mkdir(parents=True, exist_ok=True)
+        return Path(client().download_artifacts(version.run_id, "evaluation", str(target)))
+    except (MlflowException, OSError) as error:
+        raise EnvironmentFault(
+            f"the evaluation of {name}@{promotion['alias']} cannot be fetched from MLflow ({type(error).__name__}: "
+            f"{str(error)[:300]}); without it a candidate may replace a better champion, so nothing was judged.",
+            remedy="Start the tracking server (MLFLOW_TRACKING_URI), then run again with --resume.",
+        ) from error
