@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, create_model
 
+from components.configure.agreement import check_agreement
 from components.shared.runtime.config import Section, describe
 from components.shared.runtime.errors import ConfigError
 from pipelines.placement import PlacementSection
@@ -113,27 +114,8 @@ def compose(
             describe(error, name),
             remedy=f"Every key with its meaning stands in {FILE} and in the steps' config.py.",
         ) from error
-    check_agreement(config)
+    check_agreement({name: getattr(config, name) for name in SECTIONS})
     return with_tag(config)
-
-
-def check_agreement(config: Any) -> None:
-    """Refuse sections that disagree on what several steps must share.
-
-    Raises:
-        ConfigError: steps that make, train on and serve the same calls have different `operations`.
-    """
-    found = {
-        name: getattr(config, name).operations for name in SECTIONS if hasattr(getattr(config, name), "operations")
-    }
-    names = sorted(found)
-    different = [name for name in names if found[name] != found[names[0]]]
-    if different:
-        raise ConfigError(
-            f"{', '.join(f'{name}.operations' for name in different)} differs from {names[0]}.operations: a policy "
-            "would be served other pictures than it was trained on; nothing was run.",
-            remedy=f"Set the same value in {', '.join(names)}.",
-        )
 
 
 def share_run(value: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from components.configure.agreement import check_agreement
 from components.configure.config import DESTINATIONS, RunForm, weights_keys
 from components.configure.sources import source_digest
 from components.shared.runtime.config import StepSection, canonical_json, describe
@@ -39,7 +40,8 @@ def resolve_sections(
         Section name -> canonical JSON, `code` filled.
 
     Raises:
-        ConfigError: a wrong value in the form or an override; names the key, the value and what is allowed.
+        ConfigError: a wrong value in the form or an override, or sections that disagree on what they must share; names
+            the key, the value and what is allowed.
     """
     merged = {name: dict(section) for name, section in profile.items()}
     try:
@@ -64,14 +66,15 @@ def resolve_sections(
         )
     note_listing(merged["recordings"])
     run_defaults = profile["run"]
-    result = {}
+    result: dict[str, StepSection] = {}
     for name, reference in classes.items():
         section = merged[name]
         for key in ("seed", "deterministic"):
             if section.get(key) == run_defaults[key] and key not in overrides.get(name, {}):
                 section[key] = merged["run"][key]
-        result[name] = validated(name, reference, section).canonical()
-    return result
+        result[name] = validated(name, reference, section)
+    check_agreement(result)
+    return {name: section.canonical() for name, section in result.items()}
 
 
 def read_overrides(text: str) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,16 @@ def test_the_form_reaches_the_sections() -> None:
     assert found["clips"]["max_clips"] == 50
 
 
+def test_overrides_of_the_form_must_agree_like_those_of_the_command_line() -> None:
+    """A person who types into the Kubeflow UI must not train on other pictures than are served."""
+    with pytest.raises(ConfigError, match=r"rft\.operations differs from .*nothing was run"):
+        resolve(overrides={"rft": {"operations": {"zoom_size": 84}}})
+    sharing = [name for name, section in resolve().items() if "operations" in section]
+    assert len(sharing) > 2
+    found = resolve(overrides={name: {"operations": {"zoom_size": 84}} for name in sharing})
+    assert {found[name]["operations"]["zoom_size"] for name in sharing} == {84}
+
+
 def test_the_forms_weights_are_the_hubs_or_the_tiny_ones_or_the_profiles() -> None:
     before = resolve()["base_model"]
     found = resolve({"base_weights": f"Qwen/Qwen2.5-VL-7B-Instruct@{'a' * 40}"})["base_model"]
