@@ -13,7 +13,15 @@ trap 'rm -rf "$folder"' EXIT
 
 random() { "$python" -c 'import secrets; print(secrets.token_hex(24))'; }
 there() { kubectl -n "$1" get secret "$2" >/dev/null 2>&1; }
-of_pipelines() { kubectl -n "$tasks" get secret mlpipeline-minio-artifact -o "jsonpath={.data.$1}" | base64 -d; }
+of_pipelines() {
+  value=$(kubectl -n "$tasks" get secret mlpipeline-minio-artifact -o "jsonpath={.data.$1}" | base64 -d)
+  if [ -z "$value" ]; then # the pipe hides kubectl's failure; a Secret without contents would never be made again
+    echo "error: namespace $tasks holds no Secret mlpipeline-minio-artifact with $1 (the store of Kubeflow Pipelines);" \
+      "set PIXELIS_SECRETS_NAMESPACE to where the pipeline's tasks run." >&2
+    return 1
+  fi
+  printf %s "$value"
+}
 service_key() {
   "$python" -m components.ttrl.security --file "$folder/keys.json" --name "$1" --role "$2" |
     "$python" -c 'import json, sys; print(json.load(sys.stdin)["key"])'
@@ -33,7 +41,8 @@ fi
 
 # The store of Kubeflow Pipelines: the service fetches its model there, training keeps its checkpoints there.
 if ! there $own pixelis-model-store || ! there "$tasks" pixelis-exchange; then
-  id=$(of_pipelines accesskey) key=$(of_pipelines secretkey)
+  id=$(of_pipelines accesskey)
+  key=$(of_pipelines secretkey)
   address=http://minio-service.kubeflow.svc.cluster.local:9000
   there $own pixelis-model-store || kubectl -n $own create secret generic pixelis-model-store \
     --from-literal=AWS_ENDPOINT_URL=$address --from-literal=AWS_ACCESS_KEY_ID="$id" --from-literal=AWS_SECRET_ACCESS_KEY="$key"

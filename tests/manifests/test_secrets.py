@@ -129,3 +129,10 @@ def test_a_second_time_changes_nothing(cluster: Path) -> None:
     before = secrets(cluster)
     assert "admin key" not in run(cluster)
     assert secrets(cluster) == before
+
+
+def test_without_the_pipelines_store_no_secret_is_made_empty(cluster: Path) -> None:
+    (cluster / "kubeflow.mlpipeline-minio-artifact.json").unlink()
+    with pytest.raises(AssertionError, match="PIXELIS_SECRETS_NAMESPACE"):
+        run(cluster)
+    assert not {"pixelis.pixelis-model-store", f"kubeflow.{EXCHANGE_SECRET}"} & set(secrets(cluster))
