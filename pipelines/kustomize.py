@@ -72,7 +72,10 @@ def set_labels(item: Object, labels: list[Object]) -> None:
 
 
 def set_images(item: Object, images: list[Object]) -> None:
-    """Change the tag of images by name."""
+    """Change the tag of images by name; raises ConfigError for any other change."""
+    for entry in images:
+        if set(entry) != {"name", "newTag"}:
+            raise ConfigError(f"images entry {entry}: only name with newTag is understood here.")
     tags = {entry["name"]: entry["newTag"] for entry in images}
     for container in containers(item):
         name, _, _ = container["image"].rpartition(":")
@@ -106,6 +109,8 @@ def apply_patch(objects: list[Object], patch: Object, folder: Path) -> None:
     Raises:
         ConfigError: nothing matches, or the patch is of a kind that is not understood.
     """
+    if set(patch) - {"patch", "path", "target"}:
+        raise ConfigError(f"patch with {', '.join(sorted(patch))}: only patch, path and target are understood here.")
     text = patch.get("patch") or (folder / patch["path"]).read_text()
     change = yaml.safe_load(text)
     target = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
@@ -147,10 +152,10 @@ def operate(item: Object, operation: Object) -> None:
 
 
 def merge_maps(base: Object, over: Object) -> None:
-    """Strategic merge of maps; lists would need a merge key of each type and are refused."""
+    """Strategic merge of maps; lists would need a merge key of each type and are refused, as is null (it deletes)."""
     for key, value in over.items():
-        if isinstance(value, list):
-            raise ConfigError(f"a merge patch with a list ({key}) is not understood here.")
+        if isinstance(value, list) or value is None:
+            raise ConfigError(f"a merge patch with a list or null ({key}) is not understood here.")
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             merge_maps(base[key], value)
         else:

@@ -67,8 +67,10 @@ def test_the_overlay_reaches_the_objects() -> None:
         {"target": {"kind": "Deployment"}, "patch": "- {op: replace, path: /spec/none, value: 1}"},
         {"target": {"kind": "Deployment"}, "patch": "spec: {items: [1]}"},
         {"target": {"kind": "Deployment", "labelSelector": "a=b"}, "patch": "- {op: add, path: /a, value: 1}"},
+        {"target": {"kind": "Deployment"}, "patch": "spec: {items: null}"},
+        {"target": {"kind": "Deployment"}, "patch": "spec: {a: 1}", "options": {"allowNameChange": True}},
     ],
-    ids=["no target", "remove", "replace of nothing", "list merge", "selector target"],
+    ids=["no target", "remove", "replace of nothing", "list merge", "selector target", "deletion", "options"],
 )
 def test_a_patch_that_is_not_understood_or_does_nothing_is_refused(patch: dict[str, Any], tmp_path: Path) -> None:
     objects = [{"kind": "Deployment", "metadata": {"name": "x"}, "spec": {}}]
@@ -85,4 +87,13 @@ def test_an_unknown_field_of_a_kustomization_is_refused(tmp_path: Path) -> None:
 def test_a_missing_resource_is_named(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("resources: [gone.yaml]\n")
     with pytest.raises(InputError, match="gone"):
+        render(tmp_path)
+
+
+@pytest.mark.parametrize("more", ["newName: other, newTag: '2'", "digest: sha256:0"])
+def test_a_change_of_images_that_is_not_understood_is_refused(more: str, tmp_path: Path) -> None:
+    pod = {"kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": "a:1"}]}}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [pod.yaml]\nimages: [{{name: a, {more}}}]\n")
+    with pytest.raises(ConfigError, match="images"):
         render(tmp_path)
