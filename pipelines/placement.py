@@ -94,6 +94,17 @@ class PlacementSection(Section):
             raise ValueError("defaults.num_nodes: say it for a step")
         return self
 
+    @model_validator(mode="after")
+    def _accelerators_are_counted(self) -> Self:
+        for name in BY_NAME:
+            asked = self.resources(name)
+            if bool(asked.accelerator) != bool(asked.accelerator_count):
+                raise ValueError(
+                    f"steps.{name}: accelerator {asked.accelerator!r} with accelerator_count {asked.accelerator_count} "
+                    "gives the step none; set both or neither"
+                )
+        return self
+
     def resources(self, step: str) -> Resources:
         """What a step asks for."""
         own = self.steps.get(step)

@@ -146,3 +146,13 @@ def test_a_wrong_placement_is_refused(key: str) -> None:
     name, _, value = key.partition("=")
     with pytest.raises(ConfigError, match="placement"):
         compose("twin", [f"placement.defaults.{name}={value}"], {})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["steps.sft.accelerator=nvidia.com/gpu", "steps.sft.accelerator_count=1", "defaults.accelerator=nvidia.com/gpu"],
+)
+def test_an_accelerator_without_its_number_is_refused(key: str) -> None:
+    """Kubernetes would be asked for zero of them, and the step would train on the processor."""
+    with pytest.raises(ConfigError, match="both or neither"):
+        compose("twin", [f"placement.{key}"], {})
