@@ -18,12 +18,12 @@ from components.data_synthesis.clips.config import ClipsConfig
 from components.data_synthesis.clips.cut import GROUP
 from components.data_synthesis.clips.examples import draw_sampler_plot, write_examples
 from components.data_synthesis.clips.sampler_report import SamplerCounts, compare_samplers, verdict
-from components.shared.runtime.artifacts import read_json, write_json
+from components.shared.runtime.artifacts import read_json, sha256_file, write_json
 from components.shared.runtime.errors import ArtifactError, InputError
 from components.shared.runtime.report import Report
 from components.shared.samples.index import ShardIndex, read_index, write_index
 from components.shared.samples.shards import ShardRecord
-from components.shared.work.manifest import load_manifest
+from components.shared.work.manifest import MANIFEST, load_manifest
 
 SAMPLER_REPORT = "sampler-report.json"
 SPLITS = ("train", "validation", "test", "canary")
@@ -55,7 +55,7 @@ def collect_clips(config: ClipsConfig, inputs: CollectInputs, outputs: CollectOu
         InputError: more recordings failed than `max_failed_share` allows, or no training clip came out.
     """
     manifest = load_manifest(inputs.recordings)
-    groups = load_groups(config, inputs.groups)
+    groups = load_groups(config, inputs.groups, sha256_file(inputs.recordings / MANIFEST))
     records = [record for _, record in groups]
     failed = [item for record in records for item in record["failed"]]
     total = sum(record["num_recordings"] for record in records)
@@ -100,8 +100,8 @@ def collect_clips(config: ClipsConfig, inputs: CollectInputs, outputs: CollectOu
     return report
 
 
-def load_groups(config: ClipsConfig, folders: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """Group folders with their records, by group number."""
+def load_groups(config: ClipsConfig, folders: tuple[Path, ...], manifest: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Group folders with their records, by group number; all cut from recordings with this manifest (its sha256)."""
     groups = sorted(((folder, read_json(folder / GROUP)) for folder in folders), key=lambda item: item[1]["group"])
     if not groups:
         raise ArtifactError("no group of clips was given, so there is nothing to join.")
@@ -110,7 +110,7 @@ def load_groups(config: ClipsConfig, folders: tuple[Path, ...]) -> list[tuple[Pa
     if found != expected:
         raise ArtifactError(f"groups {found} were given, but the recordings were cut in groups {expected}.")
     for folder, record in groups:
-        if record["config"] != config.digest() or record["manifest"] != groups[0][1]["manifest"]:
+        if record["config"] != config.digest() or record["manifest"] != manifest:
             raise ArtifactError(
                 f"{folder}: was cut with another configuration or from other recordings; joining would mix runs.",
                 remedy="Run the clips step again.",

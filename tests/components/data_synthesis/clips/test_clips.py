@@ -161,6 +161,12 @@ def test_groups_that_do_not_belong_together_are_refused(recordings: Path, tmp_pa
     other = SMALL.model_copy(update={"seed": 9})
     with pytest.raises(ArtifactError, match="another configuration"):
         collect_clips(other, CollectInputs(recordings, tuple(folders)), CollectOutputs(target))
+    others = tmp_path / "others"
+    others.mkdir()
+    manifest = load_manifest(recordings)
+    save_manifest(manifest.model_copy(update={"captions": {**manifest.captions, manifest.labels[0]: "new"}}), others)
+    with pytest.raises(ArtifactError, match="other recordings"):
+        collect_clips(SMALL, CollectInputs(others, tuple(folders)), CollectOutputs(target))
     with pytest.raises(ConfigError, match="group = 2"):
         cut_clips(SMALL, CutInputs(recordings, 2, 2), CutOutputs(target))
 
