@@ -96,7 +96,8 @@ def synthesize_trajectories(
             count(tally, outcome)
             questions[outcome.split] += outcome.questions
             kept = [made for made in outcome.made if not is_duplicate(made, duplicates[outcome.split], tally)]
-            for made in taught(kept, teacher):
+            kept = taught(kept, teacher)
+            for made in kept:
                 write(writers[outcome.split], made)
                 tally.kept[f"{outcome.split} {made.trajectory.question.kind} {made.trajectory.kind}"] += 1
                 tally.kept[f"{outcome.split} stage {made.trajectory.stage}"] += 1

@@ -166,6 +166,8 @@ def test_the_step_reports_what_the_teacher_did(server: Server, world: Any, kit: 
     counts = read_index(outputs.trajectories).facts["teacher"]
     authors = {t.author for t, _, _ in read_trajectories(outputs.trajectories, "train")}
     assert authors == {"template", "big"} and counts["written"] > 3 and "Teacher's answers" in report.markdown
+    page = (outputs.trajectories / "examples" / "index.html").read_text()
+    assert "thoughts by big" in page and "The tag is tiny here." in page, "the page shows what is in the shards"
 
 
 def test_a_url_needs_a_model() -> None:
