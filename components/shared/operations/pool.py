@@ -119,8 +119,16 @@ class OperationPool:
         except Exception as error:  # a lazy sequence that fails while its frames are gathered
             log.warning("call of %.80r could not be prepared: %s", name, error)
             return failure(OperationError("internal", f"{type(error).__name__} while preparing the call."))
-        worker = self._idle.get() or Worker(self.config, self._memory)
+        worker = self._idle.get()
         limit = self.config.time_limit_s + GRACE_S
+        if worker is None:
+            try:
+                worker = Worker(self.config, self._memory)
+            except BaseException as error:
+                self._idle.put(None)  # else the next call, and `close`, would wait for this worker for ever
+                if not isinstance(error, OSError):
+                    raise
+                return failure(OperationError("internal", f"no process could be started for {name} ({error})."))
         try:
             result = worker.call(message, limit)
         except TimeoutError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from components.shared.operations import OperationsConfig, default_registry
+from components.shared.operations import OperationResult, OperationsConfig, default_registry
+from components.shared.operations import pool as pool_module
 from components.shared.operations.command import list_rows
 from components.shared.operations.pool import OperationPool
 
@@ -147,3 +149,24 @@ def test_two_workers_give_ordered_results() -> None:
     with OperationPool(OperationsConfig(), workers=2) as pool:
         results = pool.map(calls)
     assert [int(result.image[0, 0, 0]) for result in results] == list(range(12))  # type: ignore[index]
+
+
+def test_a_worker_that_cannot_start_costs_its_call_and_not_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory for one more process, once; the pool's only place must not be lost with it."""
+    start, refused = pool_module.Worker, [OSError(12, "Cannot allocate memory")]
+
+    def worker(*arguments: object) -> pool_module.Worker:
+        if refused:
+            raise refused.pop()
+        return start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pool_module, "Worker", worker)
+    call = ("ZOOM_IN", {"frame": 0, "box": [0, 0, 1000, 1000]}, [FRAME])
+    pool = OperationPool(OperationsConfig(), workers=1)
+    results: list[OperationResult] = []
+    thread = threading.Thread(target=lambda: results.extend([pool.execute(*call), pool.execute(*call)]), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "the second call waits for a worker that is no more"
+    assert "Cannot allocate" in results[0].text and results[1].ok
+    pool.close()
