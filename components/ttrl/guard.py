@@ -34,7 +34,10 @@ from components.shared.runtime.config import Section
 from components.shared.runtime.errors import ArtifactError, InputError
 from components.ttrl.lines import append_line
 
-Status = Literal["accepted", "rejected", "unchanged", "skipped", "failed", "rolled_back", "retired", "resumed"]
+Status = Literal[
+    "accepted", "rejected", "withheld", "unchanged", "skipped", "failed", "rolled_back", "retired", "resumed"
+]
+"""`rejected` is the canary's word, `withheld` a good candidate that an operator's act overtook."""
 
 
 class CanaryFigures(Section):

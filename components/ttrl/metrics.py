@@ -36,7 +36,7 @@ class Metrics:
         self.dropped_tasks = Counter(
             "pixelis_update_tasks_dropped", "Update tasks the full queue refused.", registry=registry
         )
-        for status in ("accepted", "rejected", "unchanged", "failed", "rolled_back"):
+        for status in ("accepted", "rejected", "withheld", "unchanged", "failed", "rolled_back"):
             self.updates.labels(status)  # from 0 on, or an alert on the increase would miss the first one
         self.canary = Gauge("pixelis_canary_accuracy", "Canary accuracy of the adapter that serves.", registry=registry)
         self.canary.set(math.nan)  # not measured yet

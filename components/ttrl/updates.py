@@ -27,7 +27,7 @@ from typing import Any
 from components.ttrl.channel import Channel
 from components.ttrl.config import TtrlConfig
 from components.ttrl.gating import cap_sources, learning_rate
-from components.ttrl.guard import AdapterStore, CanaryFigures, Ledger, UpdateRecord, judge
+from components.ttrl.guard import AdapterStore, CanaryFigures, Ledger, Status, UpdateRecord, judge
 from components.ttrl.memory import Memory, MemoryFault
 from components.ttrl.metrics import Metrics
 
@@ -96,7 +96,7 @@ class Updates:
             self._keep(self._record("", time.time(), status="resumed", reason=f"by an operator; {reason}"))
 
     def _why_frozen(self) -> str:
-        """Whether the last updates of this promoted model were all rejected."""
+        """Whether the canary rejected the last updates of this model; what operators withheld does not count."""
         limit = self._config().freeze_after
         judged = ("accepted", "rejected", "rolled_back", "resumed")
         recent = [
@@ -120,7 +120,7 @@ class Updates:
     @property
     def num_tried(self) -> int:
         """Updates of this promoted model that were carried out, whatever the verdict."""
-        done = ("accepted", "rejected", "unchanged")
+        done = ("accepted", "rejected", "withheld", "unchanged")
         return sum(
             record.status in done and record.model_digest == self._store.model_digest for record in self._ledger.records
         )
@@ -213,12 +213,13 @@ class Updates:
             anchor=anchor,
             tolerance=config.canary_tolerance,
         )
-        status, reason = verdict.status, verdict.reason
+        status: Status = verdict.status
+        reason = verdict.reason
         if status == "accepted" and not config.learn:
-            status, reason = "rejected", "learning was paused while the update was under way"
+            status, reason = "withheld", "learning was paused while the update was under way"
         with self._store.lock:
             if status == "accepted" and self._store.current != current:
-                status, reason = "rejected", "another adapter was put into service while the update was under way"
+                status, reason = "withheld", "another adapter was put into service while the update was under way"
             if status == "accepted":
                 folder = self._store.publish(candidate, message["digest_after"], check=adapter_digest)
                 try:

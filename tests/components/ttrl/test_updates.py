@@ -193,9 +193,36 @@ def test_an_adapter_changed_meanwhile_wins(updates, tmp_path):
 
     fixture.updates._batch = meddle
     record = fixture.run()
-    assert record.status == "rejected"
+    assert record.status == "withheld"
     assert "another adapter was put into service" in record.reason
     assert fixture.store.current == "other-adapter"
+
+
+def test_what_an_operator_withholds_is_no_rejection(updates):
+    """Pauses in the midst of good updates must not freeze learning, and must not hide what the canary rejects."""
+    fixture = updates("accept")
+    original = fixture.updates._batch
+
+    def paused_meanwhile(config):
+        fixture.config = fixture.config.model_copy(update={"learn": False})
+        return original(config)
+
+    fixture.updates._batch = paused_meanwhile
+    for _ in range(3):
+        fixture.config = fixture.config.model_copy(update={"learn": True})
+        record = fixture.run()
+        assert (record.status, fixture.swapped, fixture.store.current) == ("withheld", [], "")
+        assert "learning was paused" in record.reason
+    assert fixture.updates.frozen == ""
+    assert fixture.updates.num_tried == 3
+    fixture.updates.close()
+    again = updates("reject")
+    assert again.updates.frozen == "", "nor at the next start"
+    again.run()
+    again.updates._keep(record)
+    assert again.updates.frozen == ""
+    again.run()
+    assert "2 updates in a row" in again.updates.frozen, "a pause between two rejections does not part them"
 
 
 def test_what_people_say_and_what_updates_note_do_not_overwrite_each_other(memory):
