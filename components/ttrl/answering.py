@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,12 @@ from components.ttrl.batching import Batcher
 from components.ttrl.gating import Lesson, lesson
 from components.ttrl.guard import AdapterStore, Ledger, UpdateRecord
 from components.ttrl.memory import Memory, MemoryFault, name_of
+from components.ttrl.re_embedding import re_embed_outdated
 from components.ttrl.security import neutralise
 from components.ttrl.serving_adapters import ServingAdapters
 from components.ttrl.updates import Updates
 from components.ttrl.voting import adjusted_confidence
-from components.ttrl.watching import Media, Window, view_of, windows_of
+from components.ttrl.watching import Media, Window, windows_of
 
 if TYPE_CHECKING:
     from components.ttrl.engine import Outcome
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ROUND = 4
+SHOWN_LEFT = 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Replies:
         self._names = (*model.labels, *model.policy.description.choices)
         self._num_labels = self._count_labels()
         self._since_update = 0
+        self.not_re_embedded: dict[str, str] = {}
+        """Experiences that kept an earlier encoder's embedding, with the kind of error."""
         self.batcher: Batcher[Any, Outcome] = Batcher(
             self.engine.answer, most=config.batch_requests, wait_s=config.batch_wait_ms / 1000
         )
@@ -323,22 +326,7 @@ class Replies:
         """Give experiences of an earlier encoder this one's embeddings; returns how many. Runs in the background."""
         if self.memory is None:
             return 0
-        count = 0
-        try:
-            for identity in self.memory.outdated():
-                if stop.is_set():
-                    break
-                item = self.memory.stored(identity)
-                view = view_of(item.jpegs, self.engine.model.view_size)
-                work = partial(self.engine.embed, view, item.times_s, item.question)
-                visual, text = self.batcher.exclusive(work).result()
-                self.memory.re_embed(identity, visual, text)
-                count += 1
-        except (MemoryFault, KeyError) as error:
-            log.warning("re-embedding stopped after %d experiences: %s", count, error)
-        if count:
-            log.info("%d experiences were embedded anew by the present encoder", count)
-        return count
+        return re_embed_outdated(self.memory, self.engine, self.batcher, stop, self.not_re_embedded)
 
     # --- what it is and what it learns
 
@@ -377,6 +365,8 @@ class Replies:
             },
             "updates": [record.model_dump(mode="json") for record in records[-num_updates:]],
             "update_queue": self.updates.state() if self.updates is not None else None,
+            "not_re_embedded": dict(list(self.not_re_embedded.items())[:SHOWN_LEFT]),
+            "num_not_re_embedded": len(self.not_re_embedded),
             "buffer": buffer,
         }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 
+import numpy as np
 import pytest
 from ttrl_support import CHOICES, CLOSEUP, LABELS, video
 
 from components.shared.runtime.errors import EnvironmentFault
 from components.ttrl.answering import Asked
 from components.ttrl.config import TtrlConfig
+from components.ttrl.gating import Lesson
 from components.ttrl.service import Service
 from components.ttrl.watching import Media
 
@@ -145,3 +148,29 @@ def test_another_model_retires_the_adapter_and_keeps_experiences(promoted, tmp_p
     assert status["updates"][-1]["status"] == "retired"
     assert status["updates"][-1]["adapter_before"] == digest
     assert status["buffer"]["records"] == 1
+
+
+def test_one_frame_that_cannot_be_decoded_does_not_end_re_embedding(promoted, tmp_path, start, clip):
+    """Its experience is passed over, named in the status, and tried again at the next start; the others go on."""
+    service = start(promoted, tmp_path)
+    replies = service.require_ready()
+    memory, width = replies.memory, replies.engine.embedding_width
+    unit = np.eye(width, dtype=np.float32)
+
+    def remember(seed, jpegs):
+        return memory.remember(
+            question=QUESTION, visual=unit[seed], text=unit[seed], source="s", trace_id="t", jpegs=jpegs,
+            answer=None, votes=[], confidence=0.5, lesson=Lesson(None, (), 0.5), trajectory=[],
+            facts={"times_s": [0.0] * len(jpegs)},
+        )  # fmt: skip
+
+    broken = [remember(0, [b"secret junk"]), remember(1, []), remember(2, [b"\xff\xd8\xff\xe0 cut"])]
+    good = ask(service, clip)["experience_id"]
+    memory._encoder = "the next encoder"
+    assert replies.re_embed_outdated(threading.Event()) == 1
+    assert memory.outdated() == broken
+    status = service.status()
+    assert status["num_not_re_embedded"] == 3
+    assert sorted(status["not_re_embedded"]) == sorted(broken)
+    assert "secret" not in str(status["not_re_embedded"])
+    assert good not in memory.outdated()
