@@ -40,7 +40,8 @@ def measured(
     picture = target / "recall.png"
     clips_at = 0 if config.encoder.vision_tower.frozen else config.frame_steps
     sounds_at = clips_at + config.clip_steps
-    plot(found, gallery, curve, [clips_at, sounds_at] if len(curve) > sounds_at else [clips_at], picture)
+    heard = len(curve) > sounds_at
+    plot(found, gallery, curve, [clips_at, sounds_at] if heard else [clips_at], picture)
     report.pictures["Recall of unseen people's clips by embedding width"] = picture
     report.metrics |= scalars(found, gallery, frames)
     report.confusion = (list(manifest.labels), frames["confusion"].tolist())  # type: ignore[attr-defined]
@@ -48,8 +49,10 @@ def measured(
     write_json(target / "figures.json", figures)
     report.facts = {"split": split, "widths": list(config.encoder.widths), "num_captions": gallery["num_captions"]}
     report.markdown = summary(split, found, gallery, frames, metrics)
+    if config.encoder.audio and not heard:
+        report.markdown += "\nThe sound tower is not trained (no sound in the training clips, or no `sound_steps`).\n"
     if config.encoder.audio and "audio-text" not in found:
-        report.markdown += "\nThe clips have no sound: the sound tower is not trained.\n"
+        report.markdown += f"\nThe {split} clips have no sound: nothing is measured of it.\n"
     return report
 
 

@@ -235,8 +235,9 @@ def test_pictures_and_sound_together_are_aligned_with_the_text(kind, sounding, t
 def test_sound_learns_and_leaves_pictures_and_texts_as_they_were(sounding, tmp_path):
     deaf, hears = outputs(tmp_path / "deaf"), outputs(tmp_path / "hears")
     seeing = {"frame_steps": 40, "clip_steps": 60}
-    align(hearing(sound_steps=0, **seeing), sounding, deaf)
+    untrained = align(hearing(sound_steps=0, **seeing), sounding, deaf)
     report = align(hearing(sound_steps=100, **seeing), sounding, hears)
+    assert "not trained" in untrained.markdown and "not trained" not in report.markdown
     before, after = (load_file(made.encoder / WEIGHTS) for made in (deaf, hears))
     changed = {name.partition(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
     assert changed == {"audio"}
