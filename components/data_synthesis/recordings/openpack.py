@@ -79,6 +79,7 @@ def read_openpack(config: RecordingsConfig, target: Target) -> Gathered:
         )
     gathered = Gathered(LABELS, facts={"rows_read": 0, "rows_outside": 0, "frames_listed": 0})
     work = [(user, session, *found) for user in users for session, found in _sessions(user).items()]
+    _refuse_twice(root, [(user, session) for user, session, annotation, footage in work if annotation and footage])
     with Prober() as prober:
         for user, session, annotation, footage in track(work, "reading sessions", unit="sessions"):
             subject = person(user.name)
@@ -96,6 +97,19 @@ def read_openpack(config: RecordingsConfig, target: Target) -> Gathered:
                     continue
                 _add(config, prober, root, target, user, session, subject, side, annotation, rows, footage, gathered)
     return gathered
+
+
+def _refuse_twice(root: Path, sessions: list[tuple[Path, str]]) -> None:
+    """A user's session that lies in two folders would be written over itself."""
+    first: dict[tuple[str, str], Path] = {}
+    for user, session in sessions:
+        other = first.setdefault((user.name, session), user)
+        if other != user:
+            raise InputError(
+                f"{root}: session {session} of {user.name} lies in {other.relative_to(root)} and in "
+                f"{user.relative_to(root)}; nobody can say which counts.",
+                remedy="Remove one of them, or give a folder that holds one.",
+            )
 
 
 def _users(root: Path) -> list[Path]:

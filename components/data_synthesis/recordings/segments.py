@@ -9,9 +9,11 @@ every side.
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -78,11 +80,9 @@ def read_segments(config: RecordingsConfig, target: Target) -> tuple[Gathered, b
             gathered.skip(path.relative_to(folder).as_posix(), f"the video has no row in {CSV}")
     by_person = bool(found) and all(video.subject for video, _, _ in found)
     sides = {} if not found else _sides(config, folder, [video for video, _, _ in found], by_person)
-    names = [_identifier(video.name) for video, _, _ in found]
-    for (video, path, facts), name in zip(found, names):
+    for (video, path, facts), recording_id in zip(found, _identifiers([video.name for video, _, _ in found])):
         side = sides[video.name]
-        recording_id = name if names.count(name) > 1 else Path(name).stem
-        place, digest = target.place_video(path, name)
+        place, digest = target.place_video(path, recording_id + Path(_plain(video.name)).suffix)
         gathered.recordings.append(
             Recording(
                 recording_id=recording_id,
@@ -203,8 +203,18 @@ def _all_videos(folder: Path) -> list[Path]:
     )
 
 
-def _identifier(name: str) -> str:
+def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def _identifiers(names: list[str]) -> list[str]:
+    """A recording id for each video: its name without suffix, with a digest of all of it where another has the same."""
+    stems = [Path(_plain(name)).stem for name in names]
+    shared = Counter(stems)
+    return [
+        f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if shared[stem] > 1 else stem
+        for name, stem in zip(names, stems, strict=True)
+    ]
 
 
 def _sides(config: RecordingsConfig, folder: Path, videos: list[_Video], by_person: bool) -> dict[str, Split]:

@@ -86,6 +86,15 @@ def test_a_person_on_two_sides_through_an_alias(run_recordings, tmp_path) -> Non
         run_recordings(tmp_path / "o", settings)
 
 
+def test_one_session_in_two_folders_is_refused(run_recordings, tmp_path) -> None:
+    """Both would get one id and one place in the artifact."""
+    for part in ("first", "second"):
+        frames(tmp_path / "tree" / part, "U0101", [0.0, 0.07, 0.13])
+        annotate(tmp_path / "tree" / part, "U0101", (100, 0, 1))
+    with pytest.raises(InputError, match="lies in first/U0101 and in second/U0101"):
+        run_recordings(tmp_path, {"source": "openpack", "path": str(tmp_path / "tree")})
+
+
 def test_footage_and_annotation_that_do_not_meet_are_recorded(run_recordings, tmp_path) -> None:
     root = tmp_path / "tree"
     frames(root, "U0101", [0.0, 0.1])

@@ -241,3 +241,19 @@ def test_every_side_is_filled_also_with_few_units(count: int) -> None:
 def test_two_units_cannot_be_split() -> None:
     with pytest.raises(InputError, match="2 usable video"):
         split_units([Unit("a", {"x"}, []), Unit("b", {"x"}, [])], validation_share=0.1, test_share=0.3)
+
+
+@pytest.mark.parametrize("other", ["a.mov", "a_b.mp4"])
+def test_videos_whose_names_differ_little_stay_two_recordings(
+    run_recordings, folder: Path, tmp_path: Path, other: str
+) -> None:
+    """The suffix, or what an id may not hold, is the only difference: none is written over the other."""
+    renamed = {"a.mp4": "a.mp4" if other == "a.mov" else "a b.mp4", "b.mp4": other}
+    for old, new in renamed.items():
+        (folder / old).rename(folder / new)
+    rows = [row.replace(name, renamed.get(name, name)) for row in GOOD for name in [row.partition(",")[0]]]
+    outputs, _ = run_recordings(tmp_path, {"source": "segments", "path": str(annotate(folder, *rows))})
+    recordings = load_manifest(outputs.recordings).recordings
+    assert len({r.recording_id for r in recordings}) == len({r.video for r in recordings}) == 4
+    contents = {(outputs.recordings / r.video).read_bytes() for r in recordings}
+    assert contents == {path.read_bytes() for path in folder.iterdir() if path.suffix in (".mp4", ".mov")}
