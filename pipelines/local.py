@@ -35,6 +35,14 @@ from pipelines.steps import STEPS
 
 REQUEST = "request.json"
 RUNNERS = ("subprocess", "docker")
+PATHS = (
+    "recordings.path",
+    "base_model.hub.path",
+    "trajectories.teacher.cache",
+    "ttrl.keys_file",
+    "ttrl.state_dir",
+)
+"""Keys of the configuration that name a file or folder of this machine."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +152,12 @@ def owned(directory: Path) -> Iterator[IO[str]]:
 
 
 def absolute_paths(overrides: list[str]) -> list[str]:
-    """Overrides with `recordings.path` made absolute, so that a resumed run finds it from any folder."""
-    key = "recordings.path="
+    """Overrides of PATHS made absolute, so that a resumed run finds them from any folder and containers see them."""
     found = []
     for item in overrides:
-        path = item.removeprefix(key)
-        local_path = item.startswith(key) and path and "://" not in path
-        found.append(f"{key}{Path(path).expanduser().absolute()}" if local_path else item)
+        key, _, path = item.partition("=")
+        local_path = key.strip() in PATHS and path and "://" not in path
+        found.append(f"{key}={Path(path).expanduser().absolute()}" if local_path else item)
     return found
 
 

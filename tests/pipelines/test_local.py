@@ -66,6 +66,9 @@ def test_a_relative_data_folder_becomes_absolute(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     given = ["recordings.path=data", "recordings.source=segments", "recordings.path=s3://bucket/data"]
     assert local.absolute_paths(given) == [f"recordings.path={tmp_path / 'data'}", given[1], given[2]]
+    for key in ("base_model.hub.path", "trajectories.teacher.cache", "ttrl.keys_file", "ttrl.state_dir"):
+        assert local.absolute_paths([f"{key}=some/where"]) == [f"{key}={tmp_path / 'some/where'}"]
+        assert local.absolute_paths([f"{key}="]) == [f"{key}="]
 
 
 def test_a_run_has_one_owner(tmp_path: Path) -> None:
