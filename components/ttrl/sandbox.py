@@ -1,7 +1,8 @@
 """Runs a function on untrusted bytes in a child process with limits and a time-out.
 
 Role: decoders of video and images are large C libraries fed by strangers. They run in a child that is forked from a
-clean, warm server process (no torch, no model, no keys in it), and whose results come back as JSON and raw arrays:
+clean, warm server process (no torch, no model, no keys in it), and whose results come back as JSON and raw arrays in
+length-framed messages (channel.py):
 nothing the child sends is ever unpickled.
 
 Guarantees: a child that crashes, hangs, eats memory or writes files ends itself alone; the caller gets an `InputError`
@@ -13,6 +14,7 @@ policy does that.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from components.shared.runtime.errors import InputError, PixelisError
+from components.ttrl.channel import LENGTH, ChannelClosed, receive_frame
 
 Result = tuple[dict[str, Any], list[np.ndarray]]
 Target = Callable[[dict[str, Any]], Result]
@@ -53,23 +56,25 @@ def run(target: Target, request: dict[str, Any], *, timeout_s: float, memory_byt
         InputError: the target refused the input (its own message), crashed, ran out of memory or of time.
     """
     context = _context()
-    ours, theirs = context.Pipe(duplex=False)
+    pipe, theirs = context.Pipe(duplex=False)
+    ours = io.FileIO(os.dup(pipe.fileno()), "rb")
+    pipe.close()
     child = context.Process(target=_child, args=(theirs, target, request, timeout_s, memory_bytes), daemon=True)
     child.start()
     theirs.close()
     deadline = time.monotonic() + timeout_s
     try:
-        facts = json.loads(_receive(ours, deadline))
+        facts = json.loads(receive_frame(ours, deadline, MAX_RESULT_BYTES))
         if "error" in facts:
             raise InputError(facts["error"], remedy=facts.get("remedy", ""))
         arrays = []
         for shape in facts.pop("arrays"):
-            data = _receive(ours, deadline)
+            data = receive_frame(ours, deadline, MAX_RESULT_BYTES)
             arrays.append(np.frombuffer(data, np.uint8).reshape(shape))
         return facts, arrays
     except TimeoutError:
         raise InputError(f"decoding took longer than {timeout_s:g} s and was stopped, so there is no answer.") from None
-    except (EOFError, OSError, ValueError) as error:
+    except (ChannelClosed, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         child.join(1)
@@ -81,12 +86,6 @@ def run(target: Target, request: dict[str, Any], *, timeout_s: float, memory_byt
 
 def _context() -> Any:
     return multiprocessing.get_context("forkserver")
-
-
-def _receive(connection: Connection, deadline: float) -> bytes:
-    if not connection.poll(max(deadline - time.monotonic(), 0)):
-        raise TimeoutError
-    return connection.recv_bytes(MAX_RESULT_BYTES)
 
 
 def _child(
@@ -112,11 +111,18 @@ def _child(
     else:
         _say(connection, {**facts, "arrays": [array.shape for array in arrays]})
         for array in arrays:
-            connection.send_bytes(np.ascontiguousarray(array, np.uint8).data.cast("B"))
+            _send(connection, np.ascontiguousarray(array, np.uint8).data.cast("B"))
 
 
 def _say(connection: Connection, facts: dict[str, Any]) -> None:
-    connection.send_bytes(json.dumps(facts).encode())
+    _send(connection, memoryview(json.dumps(facts).encode()))
+
+
+def _send(connection: Connection, data: memoryview) -> None:
+    for part in (memoryview(LENGTH.pack(len(data))), data):
+        left = part
+        while left:
+            left = left[os.write(connection.fileno(), left) :]
 
 
 def _ending(child: BaseProcess) -> str:

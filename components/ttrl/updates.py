@@ -176,6 +176,7 @@ class Updates:
         channel = self._worker(config)
         current = self._store.current
         candidate = self._candidates / task
+        deadline = time.monotonic() + config.update_timeout_s
         channel.send(
             {
                 "type": "task",
@@ -183,14 +184,15 @@ class Updates:
                 "adapter": str(self._store.directory(current)) if current else "",
                 "candidate": str(candidate),
                 "seed": (config.seed + 1_000_003 * (len(self._ledger.records) + 1)) % 2**31,
-            }
+            },
+            config.update_timeout_s,
         )
-        deadline = time.monotonic() + config.update_timeout_s
         message = channel.receive(config.update_timeout_s)
         rate = 0.0
         if message["type"] == "batch?":
             items, rate = self._batch(config)
-            channel.send({"type": "batch", "items": items, "learning_rate": rate})
+            batch = {"type": "batch", "items": items, "learning_rate": rate}
+            channel.send(batch, max(deadline - time.monotonic(), 1.0))
             message = channel.receive(max(deadline - time.monotonic(), 1.0))
         if message["type"] in ("failed", "skipped"):
             return self._record(task, started, status=message["type"], reason=message["reason"])
@@ -307,7 +309,8 @@ class Updates:
         assert self._process.stdin is not None and self._process.stdout is not None
         channel = Channel(self._process.stdout, self._process.stdin)  # type: ignore[arg-type]
         self._channel = channel
-        channel.send({"type": "hello", "model": str(self._model), "config": config.model_dump(mode="json")})
+        hello = {"type": "hello", "model": str(self._model), "config": config.model_dump(mode="json")}
+        channel.send(hello, config.update_timeout_s)
         ready = channel.receive(config.update_timeout_s)
         log.info("update worker %d is ready, %d canary questions", self._process.pid, ready["num_canary"])
         return channel

@@ -1,7 +1,10 @@
 """What the sandbox's children are asked to do; importable by name in the child."""
 
 import os
+import signal
+import struct
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +14,10 @@ from components.shared.runtime.errors import InputError
 
 def double(request):
     return {"n": request["n"] * 2}, [np.arange(12, dtype=np.uint8).reshape(2, 2, 3)]
+
+
+def many(request):
+    return {"num": request["num"]}, [np.full(request["bytes"], n, np.uint8) for n in range(request["num"])]
 
 
 def hang(request):
@@ -43,3 +50,18 @@ def write(request):
     with open(request["path"], "w") as file:
         file.write("x" * (1 << 17))
     return {}, []
+
+
+def stop_in_the_middle(request):
+    """Announces a message, sends some of it and stops like a process that a debugger holds."""
+    os.write(sys._getframe(1).f_locals["connection"].fileno(), struct.pack("<I", 100) + b"half")
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def trickle(request):
+    """Announces a message and sends a byte of it now and then."""
+    pipe = sys._getframe(1).f_locals["connection"].fileno()
+    os.write(pipe, struct.pack("<I", 100_000))
+    while True:
+        os.write(pipe, b"x")
+        time.sleep(0.01)

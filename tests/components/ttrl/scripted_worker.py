@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,6 +31,8 @@ def main(script):
             channel.send({"type": "result", "canary_before": "good"})
             continue
         channel.send({"type": "batch?"})
+        if script == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         batch = channel.receive()
         if script == "skip":
             channel.send({"type": "skipped", "reason": f"{len(batch['items'])} experiences qualify"})

@@ -3,6 +3,7 @@
 import os
 import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -51,3 +52,32 @@ def test_an_absurd_length_is_refused(pair):
     files[3].write(b"\xff\xff\xff\xff")
     with pytest.raises(ChannelClosed, match="no message"):
         here.receive(timeout_s=1)
+
+
+def test_a_peer_that_does_not_read_is_a_timeout(pair):
+    """A stopped worker: the pipe is full, and what is sent must not wait for ever."""
+    here, _, _ = pair
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="does not read"):
+        here.send({"data": bytes(3_000_000)}, timeout_s=0.3)
+    assert time.monotonic() - started < 5
+
+
+def test_a_peer_that_trickles_is_a_timeout(pair):
+    """Bytes that keep coming do not move the limit."""
+    here, _, files = pair
+    files[3].write(struct.pack("<I", 10_000))
+    done = threading.Event()
+
+    def trickle():
+        while not done.wait(0.005):
+            files[3].write(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        with pytest.raises(TimeoutError, match="bytes came"):
+            here.receive(timeout_s=0.3)
+    finally:
+        done.set()
+        thread.join()

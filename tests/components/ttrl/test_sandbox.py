@@ -56,3 +56,21 @@ def test_a_hang_is_ended_with_its_children(target):
     assert time.monotonic() - started < 8
     time.sleep(0.1)
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "321.5"]]
+
+
+@pytest.mark.parametrize("target", [targets.stop_in_the_middle, targets.trickle])
+def test_a_child_that_stops_in_the_midst_of_its_answer_is_ended(target):
+    """The first bytes are there at once; the limit holds for the last one."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    started = time.monotonic()
+    with pytest.raises(InputError, match="longer than 1 s"):
+        sandbox.run(target, {}, timeout_s=1.0, memory_bytes=2 << 30)
+    assert time.monotonic() - started < 8
+    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    assert not [p for p in left if p.status() == psutil.STATUS_STOPPED]
+
+
+def test_large_results_come_back_whole():
+    facts, arrays = sandbox.run(targets.many, {"num": 3, "bytes": 5_000_000}, **LIMITS)
+    assert facts == {"num": 3}
+    assert [int(array.sum()) for array in arrays] == [0, 5_000_000, 10_000_000]

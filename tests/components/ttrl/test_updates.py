@@ -74,13 +74,16 @@ class Fixture:
         )
 
     def run(self, count=1):
-        wanted = len(self.ledger.records) + count
         deadline = time.monotonic() + 30
-        while len(self.ledger.records) < wanted:
-            assert time.monotonic() < deadline
-            if not self.updates.working:
-                self.updates.request()
-            time.sleep(0.02)
+        for _ in range(count):
+            wanted = len(self.ledger.records) + 1
+            while not self.updates.request():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            while len(self.ledger.records) < wanted:  # one request a record: another would be another update
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(0.05)  # the record is kept before its consequence (a freeze) is
         return self.ledger.records[-1]
 
 
@@ -136,6 +139,19 @@ def test_a_hanging_worker_is_given_up(updates):
     record = fixture.run()
     assert record.status == "failed"
     assert "TimeoutError" in record.reason
+    assert fixture.updates.state()["worker_pid"] is None
+
+
+def test_a_worker_that_is_stopped_before_it_reads_its_batch_is_given_up(updates, memory):
+    """The batch is larger than the pipe, so sending it waits for the worker."""
+    memory.remember(
+        question="What?", visual=unit(1), text=unit(99), source="a", trace_id="t", jpegs=[bytes(500_000)], answer=PICK,
+        votes=[(PICK, 1.0)], confidence=0.75, lesson=Lesson(PICK, (), 0.75), trajectory=[], facts={"times_s": [0.0]},
+    )  # fmt: skip
+    fixture = updates("stop", update_timeout_s=1.0)
+    record = fixture.run()
+    assert record.status == "failed"
+    assert "does not read" in record.reason
     assert fixture.updates.state()["worker_pid"] is None
 
 
