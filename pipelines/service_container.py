@@ -69,7 +69,7 @@ class ServiceDesk:
             if order["wanted"]:
                 self.start(name, Path(order["model"]), Path(order["state"]))
                 answer["status"] = RUNNING
-        except (PixelisError, DockerException) as error:
+        except (PixelisError, DockerException, OSError) as error:  # OSError: the engine's connection, a full disk
             answer["error"] = str(error)
         return answer
 

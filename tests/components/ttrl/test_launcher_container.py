@@ -45,12 +45,12 @@ class Engine:
     def __init__(self) -> None:
         self.made: dict[str, Container] = {}
         self.options: dict[str, Any] = {}
-        self.refuses = ""
+        self.refuses: Exception | None = None
         self.containers = self
 
     def run(self, image: str, command: list[str], *, name: str, **options: Any) -> None:
         if self.refuses:
-            raise APIError(self.refuses)
+            raise self.refuses
         self.options = options
         environment = {**os.environ, **options["environment"]}
         command = [sys.executable if item == "python3" else item for item in command]
@@ -123,9 +123,12 @@ def test_a_service_that_cannot_start_fails_the_step_with_its_log(desk: Path, tmp
     assert control.read_record(tmp_path / "state") is None
 
 
-def test_a_refusal_of_the_engine_reaches_the_step(desk: Path, engine: Engine, promoted: Path, tmp_path: Path) -> None:
-    engine.refuses = "no such image"
-    with pytest.raises(StepError, match="no such image"):
+@pytest.mark.parametrize("refusal", [APIError("no such image"), ConnectionError("the engine went away")])
+def test_a_refusal_of_the_engine_reaches_the_step(
+    desk: Path, engine: Engine, promoted: Path, tmp_path: Path, refusal: Exception
+) -> None:
+    engine.refuses = refusal
+    with pytest.raises(StepError, match=str(refusal)):
         launch(desk, section(state_dir=str(tmp_path / "state")), promoted, tmp_path / "service")
 
 
