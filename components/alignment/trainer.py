@@ -26,7 +26,7 @@ import torch
 
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import Corpus, number
-from components.alignment.cut import back, detached, halves, joined
+from components.alignment.cut import Cuts, back, detached, halves, joined
 from components.alignment.features import frame_features
 from components.alignment.hearing import Hearing
 from components.shared.encoders.losses import MAX_LOG_SCALE, class_loss, contrastive_loss, gather_rows
@@ -180,7 +180,7 @@ class Trainer:
     def back_from(
         self,
         loss: torch.Tensor,
-        cuts: Sequence[tuple[Sequence[Encoded], Sequence[Encoded]]],
+        cuts: Cuts,
         beside: Sequence[Part] = (),
     ) -> float:
         """Add the gradient of a loss over embeddings, and of parts beside it; the sum of their losses.

@@ -40,16 +40,8 @@ def hits_at(
     return {"to_text": {k: rank_to_text < k for k in ks}, "from_text": {k: from_text < k for k in ks}}
 
 
-def recall_at(
-    items: np.ndarray, texts: np.ndarray, caption: np.ndarray, ks: Sequence[int]
-) -> dict[str, dict[int, float]]:
-    """R@k both ways: the shares of `hits_at`."""
-    hits = hits_at(items, texts, caption, ks)
-    return {way: {k: float(found.mean()) for k, found in by_k.items()} for way, by_k in hits.items()}
-
-
 def chance_at(caption: np.ndarray, num_captions: int, ks: Sequence[int]) -> dict[str, dict[int, float]]:
-    """What a random ranking gives for `recall_at`.
+    """What a random ranking gives for the shares of `hits_at`.
 
     item -> text: k / C. text -> item: 1 - C(N - n, k) / C(N, k) for a caption carried by n of N items, averaged.
     """

@@ -27,7 +27,6 @@ REACH = 1.6
 WORK_SIDE = 88
 """Longest side at which GrabCut runs, in pixels."""
 ITERATIONS = 2
-NUM_FEATURES = 18
 
 WEIGHTS = np.array(
     [
