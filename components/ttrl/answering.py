@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,14 +157,10 @@ class Replies:
             raise InputError("a timeline needs a video.", remedy="Send images to POST /predict.")
         text = self._question(question)
         windows, duration_s = self._look(media, samplings=1, hop_s=config.analyze_hop_s)
-        futures = [self.batcher.submit(self._request(window, text, config.analyze_rollouts)) for window in windows]
-        try:
-            limit_s = config.request_timeout_s * max(1, len(windows) / 8)
-            outcomes = [self._wait(future, started, limit_s) for future in futures]
-        except BaseException:
-            for future in futures:  # nobody waits for the rest: they must not keep other requests waiting
-                future.cancel()
-            raise
+        asks = [self._request(window, text, config.analyze_rollouts) for window in windows]
+        limit_s = config.request_timeout_s * max(1, len(windows) / 8)
+        wait = partial(self._wait, started=started, timeout_s=limit_s)
+        outcomes = of_one_adapter(asks, lambda some: self.batcher.in_turn(some, wait))
         answers = [
             (window.start_s, outcome.ballot.winner.answer if outcome.ballot.winner else None, outcome.ballot.confidence)
             for window, outcome in zip(windows, outcomes, strict=True)
@@ -377,3 +374,15 @@ class Replies:
         self.batcher.close()
         if self.memory is not None:
             self.memory.close()
+
+
+def of_one_adapter(asks: Sequence[Any], ask: Callable[[Sequence[Any]], list[Outcome]]) -> list[Outcome]:
+    """Answers wholly of one adapter: those from before a swap are asked for again."""
+    outcomes = ask(asks)
+    digest = outcomes[-1].adapter_digest
+    while stale := [n for n, one in enumerate(outcomes) if one.adapter_digest != digest]:
+        again = ask([asks[n] for n in stale])
+        for n, one in zip(stale, again, strict=True):
+            outcomes[n] = one
+        digest = again[-1].adapter_digest
+    return outcomes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +48,26 @@ class Batcher(Generic[Ask, Answer]):
         item = _Item(Future(), ask=ask)
         self._queue.put(item)
         return item.future
+
+    def in_turn(self, asks: Sequence[Ask], wait: Callable[[Future[Answer]], Answer]) -> list[Answer]:
+        """Answer many asks of one request, a batch of them queued at a time: later requests wait for one, not for all.
+
+        Alone on the thread the batches are those that queueing all at once would make.
+
+        Args:
+            asks: What is asked, in order.
+            wait: The future's answer; what it raises gives up the rest.
+        """
+        answers: list[Answer] = []
+        for start in range(0, len(asks), self._most):
+            futures = [self.submit(ask) for ask in asks[start : start + self._most]]
+            try:
+                answers += [wait(future) for future in futures]
+            except BaseException:
+                for future in futures:  # nobody waits for the rest: they must not keep other requests waiting
+                    future.cancel()
+                raise
+        return answers
 
     def exclusive(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` between batches."""
