@@ -242,6 +242,8 @@ def test_personal_data_is_redacted_and_erased(server, clip):
     assert b"1234567" not in stored
     post = server.client.post
     assert post("/admin/erase", json={}).status_code == 422
+    for nobody in ("abc", "019abcde-0000-7000-8000-00000000000z", ""):
+        assert post("/admin/erase", json={"ids": [identity, nobody]}).status_code == 422
     assert post("/admin/erase", json={"ids": [identity]}).json() == {"erased": 1}
     assert post("/feedback", json={"experience_id": identity, "correct": True}).status_code == 422
     assert not any(b"parcel, call" in p.read_bytes() for p in server.state.rglob("*") if p.is_file())

@@ -171,7 +171,7 @@ def test_rejections_are_counted_by_reason(world: World) -> None:
     kept = [t for t, _, _ in read_trajectories(outputs.trajectories, "train") if t.kind == "evidence"]
     assert not kept
     rejected = read_index(outputs.trajectories).facts["rejected"]
-    assert rejected["not supported"] >= 8 and f"not supported: {rejected['not supported']}" in report.markdown
+    assert rejected["not supported"] >= 8 and f"not supported {rejected['not supported']}" in report.markdown
     assert 0 < report.metrics["rejected_share"] < 1
 
 
