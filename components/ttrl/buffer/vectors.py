@@ -12,7 +12,7 @@ from components.ttrl.buffer.pages import Pages
 
 BLOCK_ROWS = 16_384
 AHEAD_BYTES = 8 << 20
-"""So much memory is asked for at a time, when less than that is left."""
+"""So much memory is asked for at a time, when half of it is left; never more than is filled already."""
 TINY = np.float32(1e-36)
 """Smallest squared length: a vector of zeros stays one."""
 
@@ -80,10 +80,11 @@ class VectorBlocks:
 
     def back(self, slots: int) -> None:
         """Slots 0 .. slots - 1 are filled: have memory for the next ones given in the background."""
-        if self._pages is not None or slots <= self._backed - self._ahead:
+        ahead = min(self._ahead, slots)
+        if self._pages is not None or slots + ahead // 2 < self._backed:
             return
         first = max(slots, self._backed)
-        self._backed = first + self._ahead
+        self._backed = first + ahead
         self.reserve(self._backed)
         for start in range(first // BLOCK_ROWS * BLOCK_ROWS, self._backed, BLOCK_ROWS):
             populate(self.blocks[start // BLOCK_ROWS][max(first - start, 0) : self._backed - start])

@@ -51,7 +51,9 @@ class Segment:
 
     def view(self) -> memoryview:
         """The file's bytes, mapped; unmapped when the last slice is forgotten."""
-        size = self.size()
+        return self._mapped(self.size())
+
+    def _mapped(self, size: int) -> memoryview:
         return memoryview(mmap.mmap(self.descriptor, size, prot=mmap.PROT_READ) if size else b"")
 
     def view_beside_owner(self, start: int = 0, *, newest: bool) -> memoryview:
@@ -66,7 +68,8 @@ class Segment:
         """
         size = self.size()
         if not newest and os.pread(self.descriptor, PAGE, max(0, size - PAGE)).strip(b"\0"):
-            return self.view()
+            with contextlib.suppress(ValueError):  # cut within its last page just now
+                return self._mapped(size)  # and not what was added since
         copy = memoryview(mmap.mmap(-1, size) if size else b"")
         for offset in range(start, size, COPIED):
             piece = os.pread(self.descriptor, min(COPIED, size - offset), offset)

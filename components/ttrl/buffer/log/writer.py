@@ -102,10 +102,11 @@ class LogWriter:
 
     def _lengthen(self, segment: Segment) -> None:
         """Write zeros ahead, and let the device begin with them while the next batch is being made."""
-        start, stop = self._room, min(self._room + AHEAD_BYTES, self.segment_bytes)
+        start, unit = self._room, len(ZEROS)
+        stop = min((start + AHEAD_BYTES) // unit * unit, self.segment_bytes)  # whole pages: see view_beside_owner
         try:
             while self._room < stop:
-                size = min(len(ZEROS) - self._room % len(ZEROS), stop - self._room)
+                size = min(unit - self._room % unit, stop - self._room)
                 write_all(self.disk, segment.descriptor, ZEROS[:size], self._room)
                 self._room += size
         except OSError as error:
