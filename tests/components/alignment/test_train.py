@@ -111,21 +111,26 @@ def test_the_artifact_serves_others(trained):
     assert np.argmax(texts @ encoder.embed_frames(red)[16][0]) == 0
 
 
+def align_killed_at(death, monkeypatch, config, inputs, made):
+    """Train until a step, which never happens."""
+    real_step = Trainer.step
+
+    def dying(self, step):
+        if step == death:
+            raise KeyboardInterrupt
+        return real_step(self, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            align(config, inputs, made)
+
+
 def test_killed_and_resumed_gives_the_same_bytes(trained, inputs, tmp_path, monkeypatch):
     """Killed in each stage: at step 27 (resumes from 20) and at step 45 (resumes from 40)."""
     work = tmp_path / "work"
-    real_step = Trainer.step
     for attempt, death in enumerate((27, 45)):
-
-        def dying(self, step, death=death):
-            if step == death:
-                raise KeyboardInterrupt
-            return real_step(self, step)
-
-        monkeypatch.setattr(Trainer, "step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            align(CONFIG, inputs, outputs(tmp_path / str(attempt), work))
-    monkeypatch.setattr(Trainer, "step", real_step)
+        align_killed_at(death, monkeypatch, CONFIG, inputs, outputs(tmp_path / str(attempt), work))
     again = outputs(tmp_path / "last", work)
     align(CONFIG, inputs, again)
     assert (again.encoder / WEIGHTS).read_bytes() == (trained[1].encoder / WEIGHTS).read_bytes()
@@ -249,18 +254,8 @@ def test_killed_while_sound_learns_gives_the_same_bytes(sounding, tmp_path, monk
     """At step 16 of 18 (resumes from 15), and at step 11, the stage's second (resumes from 10, its first)."""
     whole, work = outputs(tmp_path / "whole"), tmp_path / "work"
     align(hearing(), sounding, whole)
-    real_step = Trainer.step
     for attempt, death in enumerate((11, 16)):
-
-        def dying(self, step, death=death):
-            if step == death:
-                raise KeyboardInterrupt
-            return real_step(self, step)
-
-        monkeypatch.setattr(Trainer, "step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            align(hearing(), sounding, outputs(tmp_path / str(attempt), work))
-    monkeypatch.setattr(Trainer, "step", real_step)
+        align_killed_at(death, monkeypatch, hearing(), sounding, outputs(tmp_path / str(attempt), work))
     last = outputs(tmp_path / "last", work)
     align(hearing(), sounding, last)
     assert (last.encoder / WEIGHTS).read_bytes() == (whole.encoder / WEIGHTS).read_bytes()
