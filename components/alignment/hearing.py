@@ -31,6 +31,9 @@ from components.shared.encoders.matryoshka import Encoded, nested
 if TYPE_CHECKING:
     from components.alignment.trainer import Trainer
 
+MIN_SPREAD = 1e-8
+"""Under this variance all tokens are the same: nothing can be said in multiples of it."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -113,8 +116,10 @@ class Hearing:
         return class_loss(near, space.phrases, labels[known], self.log_scale, w_clip=config.w_clip, w_mrl=config.w_mrl)
 
     def like_pictures(self, moments: torch.Tensor, heard: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Moments (n, D) against the tokens of the frames seen then."""
+        """Moments (n, D) against the tokens of the frames seen then; zero where these never vary and tell nothing."""
         space, real = self.stood_still(), torch.from_numpy(self.trainer.train.mask[rows].reshape(-1))
+        if space.spread < MIN_SPREAD:
+            return self.log_scale * 0
         wanted = space.tokens[torch.from_numpy(rows)].flatten(0, 1)
         apart = gather_rows((moments - wanted).square().mean(1))
         counted = gather_rows(real.to(heard.device) & heard)
@@ -145,12 +150,13 @@ class Hearing:
         return self.audio.features(self.mels[0][rows].float(), self.mels[1][rows])
 
     def listen(self) -> None:
-        """Log-mel of all training clips; of a tower that does not learn, its features."""
+        """Log-mel of all training clips; of a tower that does not learn, its features in their place."""
         trainer = self.trainer
-        if self.mels is None:
+        if self.mels is None and self.cached is None:
             self.mels = log_mels(trainer.model, trainer.train.sounds)
-        if self.cached is None and not any(p.requires_grad for p in self.audio.tower.parameters()):
-            self.cached = sound_features(trainer.model, *self.mels, trainer.parts, trainer.fast)
+            if not any(p.requires_grad for p in self.audio.tower.parameters()):
+                self.cached = sound_features(trainer.model, *self.mels, trainer.parts, trainer.fast)
+                self.mels = None
 
     def stood_still(self) -> Space:
         """Pictures and texts of all training clips; what made them stands still from here on."""

@@ -19,7 +19,7 @@ from components.shared.work.manifest import Manifest
 
 KS = (1, 5, 10)
 Recall = dict[str, dict[int, dict[str, dict[int, float]]]]
-"""pair -> width -> way (`to_text`, `from_text`) -> k -> share."""
+"""pair (`audio-vision`) -> width -> way (`audio_to_vision`, `vision_to_audio`) -> k -> share."""
 Interval = tuple[float, float] | None
 Intervals = dict[str, dict[int, dict[str, dict[int, Interval]]]]
 """The same with a 95 % interval in place of the share."""
@@ -56,11 +56,24 @@ def recall(model: AlignmentModel, corpus: Corpus, features: torch.Tensor) -> tup
             width: hits_at(sound, items["vision"][width][heard], alone, KS) for width, sound in items["audio"].items()
         }
         chance["audio-vision"] = chance_at(alone, len(heard), KS)
+    hits = {pair: {width: named(pair, some) for width, some in mrl.items()} for pair, mrl in hits.items()}
+    chance = {pair: named(pair, shares) for pair, shares in chance.items()}
     found = each(hits, lambda _, hit: float(hit.mean()))
     drawn = {pair: people[rows[pair.partition("-")[0]]] for pair in hits}
     intervals = each(hits, lambda pair, hit: interval(hit, drawn[pair]))
     gallery = {"num_items": len(corpus), "num_captions": len(captions), "chance": chance, "intervals": intervals}
     return found, gallery
+
+
+def ways_of(pair: str) -> tuple[str, str]:
+    """The names of a pair's two ways."""
+    first, second = pair.split("-")
+    return f"{first}_to_{second}", f"{second}_to_{first}"
+
+
+def named(pair: str, both: dict[str, Any]) -> dict[str, Any]:
+    """What is known there and back, by the names of these ways."""
+    return dict(zip(ways_of(pair), (both["there"], both["back"]), strict=True))
 
 
 def each(hits: Any, figure: Callable[[str, np.ndarray], Any]) -> Any:
@@ -132,7 +145,7 @@ def plot(
 
     chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
     intervals: Intervals = gallery["intervals"]  # type: ignore[assignment]
-    panels = [(pair, way) for pair in found for way in ("to_text", "from_text")]
+    panels = [(pair, way) for pair in found for way in ways_of(pair)]
     rows = -(-(len(panels) + 1) // 3)
     figure, grid = plt.subplots(rows, 3, figsize=(12.6, 3.4 * rows + 0.3), layout="constrained")
     axes = grid.flatten()
@@ -147,8 +160,7 @@ def plot(
             apart = np.abs(np.array(ends).T - share)
             axis.errorbar(range(len(widths)), share, apart, fmt="o-", capsize=3, color=colour, label=f"R@{k}")
             axis.axhline(chance[pair][way][k], color=colour, linestyle=":", linewidth=1.2)
-        first, second = pair.replace("text", "caption").split("-")
-        axis.set_title(f"{first} → {second}" if way == "to_text" else f"{second} → {first}", fontsize=11)
+        axis.set_title(way.replace("text", "caption").replace("_to_", " → "), fontsize=11)
         axis.set_xticks(range(len(widths)), [str(w) for w in widths])
         axis.set_xlabel("embedding width (dotted: chance)")
         axis.set_ylim(0, min(1.03, 1.3 * max(ways[w][k] for ways in found[pair].values() for w in ways for k in KS)))

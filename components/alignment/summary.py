@@ -8,7 +8,7 @@ from pathlib import Path
 from components.alignment.config import AlignmentConfig
 from components.alignment.corpus import read_corpus
 from components.alignment.features import frame_features
-from components.alignment.measure import KS, Interval, Intervals, Recall, plot, recall, zero_shot
+from components.alignment.measure import KS, Interval, Intervals, Recall, plot, recall, ways_of, zero_shot
 from components.shared.encoders.model import AlignmentModel
 from components.shared.runtime.artifacts import write_json
 from components.shared.runtime.report import Report
@@ -60,15 +60,15 @@ def scalars(found: Recall, gallery: dict[str, object], frames: dict[str, object]
     """Figures by flat name for KFP and MLflow."""
     chance: dict[str, dict[str, dict[int, float]]] = gallery["chance"]  # type: ignore[assignment]
     flat = {
-        f"{pair.replace('-', '_')}_{way}_r{k}_{width}": share
-        for pair, widths in found.items()
+        f"{way}_r{k}_{width}": share
+        for widths in found.values()
         for width, ways in widths.items()
         for way, shares in ways.items()
         for k, share in shares.items()
     }
     flat |= {
-        f"{pair.replace('-', '_')}_chance_{way}_r{k}": share
-        for pair, ways in chance.items()
+        f"{way}_chance_r{k}": share
+        for ways in chance.values()
         for way, shares in ways.items()
         for k, share in shares.items()
     }
@@ -96,14 +96,14 @@ def summary(
         f"| pair | width | {head} |",
         "|---|---|" + "---|" * (2 * len(KS)),
     ]
-    cells = [(way, k) for way in ("to_text", "from_text") for k in KS]
-    row = lambda ways: " | ".join(f"{ways[way][k]:.4f}" for way, k in cells)
     for pair, widths in found.items():
+        cells = [(way, k) for way in ways_of(pair) for k in KS]
         for width, ways in widths.items():
             ends = intervals[pair][width]
             shown = [cell(ways[way][k], ends[way][k]) for way, k in cells]
             lines.append(f"| {pair} | {width} | {' | '.join(shown)} |")
-        lines.append(f"| {pair} | chance | {row(chance[pair])} |")
+        by_chance = [f"{chance[pair][way][k]:.4f}" for way, k in cells]
+        lines.append(f"| {pair} | chance | {' | '.join(by_chance)} |")
         times = [f"{ways[way][k] / chance[pair][way][k]:.1f}" for way, k in cells]  # of the last, the full width
         lines.append(f"| {pair} | × chance | {' | '.join(times)} |")
     lines.append("")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import shutil
 import wave
 
@@ -12,19 +13,20 @@ import torch
 from safetensors.torch import load_file
 
 from components.alignment.config import AlignmentConfig
-from components.alignment.corpus import caption, usable
-from components.alignment.train import AlignmentInputs, AlignmentOutputs, align
+from components.alignment.corpus import caption, read_corpus, usable
+from components.alignment.train import AlignmentInputs, AlignmentOutputs, align, refuse_too_little
 from components.alignment.trainer import Trainer
 from components.shared.encoders.config import AudioShape, EncoderConfig, TextShape, VisionShape
 from components.shared.encoders.encoder import load_encoder
-from components.shared.encoders.model import WEIGHTS
+from components.shared.encoders.model import WEIGHTS, build_model
 from components.shared.learning import checkpoint
-from components.shared.runtime.errors import InputError
+from components.shared.runtime.artifacts import read_json
+from components.shared.runtime.errors import ConfigError, InputError
 from components.shared.samples.clip import Clip, ClipMeta
-from components.shared.samples.clip_shards import write_clip
+from components.shared.samples.clip_shards import read_clips, write_clip
 from components.shared.samples.index import ShardIndex, write_index
 from components.shared.samples.shards import ShardWriter
-from components.shared.work.manifest import Manifest, save_manifest
+from components.shared.work.manifest import Manifest, load_manifest, save_manifest
 
 LABELS = {"Red": (200, 30, 30), "Green": (30, 180, 30), "Blue": (30, 30, 220)}
 TIMES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -94,7 +96,7 @@ def trained(inputs, tmp_path_factory):
 def test_it_learns_what_frames_show_and_says_how_well(trained):
     report, made = trained
     assert report.metrics["frame_zero_shot_accuracy"] > 0.9 > 0.5 > report.metrics["frame_majority_share"]
-    assert report.metrics["vision_text_to_text_r1_16"] > 2 * report.metrics["vision_text_chance_to_text_r1"]
+    assert report.metrics["vision_to_text_r1_16"] > 2 * report.metrics["vision_to_text_chance_r1"]
     assert report.metrics["num_test_clips"] == 24 and report.provenance == "synthetic"
     assert all(path.is_file() and path.parent == made.encoder for path in report.pictures.values())
     assert (
@@ -151,6 +153,51 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(inputs, tmp_path, caplog):
     align(small.model_copy(update={"seed": 4}), inputs, outputs(tmp_path / "c", first.work))
     assert "of another configuration" in caplog.text
     assert (tmp_path / "c/encoder" / WEIGHTS).read_bytes() != (first.encoder / WEIGHTS).read_bytes()
+
+
+def test_a_checkpoint_is_not_gone_on_from_where_the_same_clips_are_called_otherwise(inputs, tmp_path, caplog):
+    small = CONFIG.model_copy(update={"frame_steps": 2, "clip_steps": 3, "checkpoint_steps": 2})
+    kept, renamed = tmp_path / "work", tmp_path / "renamed"
+    align(small, inputs, outputs(tmp_path / "a", kept))
+    renamed.mkdir()
+    manifest = load_manifest(inputs.recordings)
+    save_manifest(manifest.model_copy(update={"captions": {"Red": "a crimson thing"}}), renamed)
+    other = AlignmentInputs(inputs.clips, renamed)
+    again, fresh = outputs(tmp_path / "b", kept), outputs(tmp_path / "c")
+    align(small, other, again)
+    assert "other data" in caplog.text and "starts afresh" in caplog.text
+    align(small, other, fresh)
+    assert (again.encoder / WEIGHTS).read_bytes() == (fresh.encoder / WEIGHTS).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unlabelled(inputs, tmp_path_factory) -> AlignmentInputs:
+    """Clips whose operation falls between their chosen frames: none of these has a scored label."""
+    root = tmp_path_factory.mktemp("unlabelled")
+    with ShardWriter(root, "train") as writer:
+        for clip in read_clips(inputs.clips, "train"):
+            named = clip.meta.model_copy(update={"frame_labels": ("Null",) * len(TIMES)})
+            write_clip(writer, dataclasses.replace(clip, meta=named))
+    write_index(root, ShardIndex(kind="clips", provenance="synthetic", shards={"train": tuple(writer.records)}))
+    return AlignmentInputs(root, inputs.recordings)
+
+
+def test_frames_without_a_scored_label_are_an_error_where_frames_are_learnt(unlabelled, tmp_path):
+    with pytest.raises(InputError, match="none of the chosen frames of 60 training clips"):
+        align(CONFIG, unlabelled, outputs(tmp_path / "a"))
+    clips_only = CONFIG.model_copy(update={"frame_steps": 0, "clip_steps": 3})
+    report = align(clips_only, unlabelled, outputs(tmp_path / "b"))
+    assert len(report.curves["loss"]) == 3 and all(math.isfinite(loss) for _, loss in report.curves["loss"])
+
+
+def test_a_step_smaller_than_the_group_is_an_error(inputs):
+    manifest = load_manifest(inputs.recordings)
+    train = read_corpus(inputs.clips, "train", manifest, style="timed", audio=False, max_clips=6)
+    refuse_too_little(CONFIG.model_copy(update={"clips_per_step": 6}), train, 6)
+    with pytest.raises(ConfigError, match="clips_per_step is 5, so 1 of 6 processes"):
+        refuse_too_little(CONFIG.model_copy(update={"clips_per_step": 5}), train, 6)
+    with pytest.raises(InputError, match="6 usable clips for 7 processes"):
+        refuse_too_little(CONFIG, train, 7)
 
 
 def test_captions_name_what_is_under_way_in_order():
@@ -227,11 +274,15 @@ def hearing(**changes) -> AlignmentConfig:
 def test_pictures_and_sound_together_are_aligned_with_the_text(kind, sounding, tmp_path):
     made = outputs(tmp_path)
     report = align(hearing(encoder={"fusion": kind}), sounding, made)
-    assert {
-        "vision_text_to_text_r1_16",
-        "audio_text_to_text_r1_16",
-        "fused_text_to_text_r1_16",
-    } <= report.metrics.keys()
+    named = {name.removesuffix("_r1_16") for name in report.metrics if name.endswith("_r1_16")}
+    assert named == {
+        "vision_to_text", "text_to_vision", "audio_to_text", "text_to_audio", "fused_to_text", "text_to_fused",
+        "audio_to_vision", "vision_to_audio",
+    }  # fmt: skip
+    assert {f"{way}_chance_r1" for way in named} <= report.metrics.keys()
+    pair = read_json(made.encoder / "figures.json")["recall"]["audio-vision"]["16"]
+    assert pair.keys() == {"audio_to_vision", "vision_to_audio"}
+    assert report.metrics["audio_to_vision_r5_16"] == pair["audio_to_vision"]["5"]
     model = load_encoder(made.encoder).model
     assert model.config.fusion == kind
     assert any(name.startswith("fusion.") for name in model.state_dict())
@@ -246,8 +297,7 @@ def test_sound_learns_and_leaves_pictures_and_texts_as_they_were(sounding, tmp_p
     before, after = (load_file(made.encoder / WEIGHTS) for made in (deaf, hears))
     changed = {name.partition(".")[0] for name, weight in before.items() if not torch.equal(weight, after[name])}
     assert changed == {"audio"}
-    name = "audio_text_{}to_text_r1"
-    assert report.metrics[name.format("") + "_16"] > 2 * report.metrics[name.format("chance_")]
+    assert report.metrics["audio_to_text_r1_16"] > 2 * report.metrics["audio_to_text_chance_r1"]
 
 
 def test_killed_while_sound_learns_gives_the_same_bytes(sounding, tmp_path, monkeypatch):
@@ -259,6 +309,37 @@ def test_killed_while_sound_learns_gives_the_same_bytes(sounding, tmp_path, monk
     last = outputs(tmp_path / "last", work)
     align(hearing(), sounding, last)
     assert (last.encoder / WEIGHTS).read_bytes() == (whole.encoder / WEIGHTS).read_bytes()
+
+
+def sound_stage(config, inputs, folder) -> Trainer:
+    """A trainer whose next step is the sounds' first."""
+    manifest = load_manifest(inputs.recordings)
+    train = read_corpus(inputs.clips, "train", manifest, style="timed", audio=True)
+    torch.manual_seed(0)
+    model = build_model(config.encoder, [*train.captions, *LABELS])
+    return Trainer(config, model, train, list(LABELS), folder, "key")
+
+
+def test_log_mels_are_given_up_for_the_features_of_a_tower_that_stands_still(sounding, tmp_path):
+    still = hearing().encoder.audio_tower.model_copy(update={"frozen": True})
+    config = hearing(encoder={"audio_tower": still})
+    trainer = sound_stage(config, sounding, tmp_path)
+    with trainer.parts:
+        losses = [trainer.step(config.frame_steps + config.clip_steps + step) for step in range(2)]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert trainer.hearing.cached is not None and trainer.hearing.mels is None
+
+
+def test_tokens_that_never_vary_tell_sound_nothing(sounding, tmp_path):
+    config = hearing()
+    trainer = sound_stage(config, sounding, tmp_path)
+    for parameter in trainer.model.vision.projector.parameters():
+        parameter.data.zero_()
+    with trainer.parts:
+        losses = [trainer.step(config.frame_steps + config.clip_steps + step) for step in range(2)]
+    assert trainer.hearing.space.spread == 0
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(torch.isfinite(weight).all() for weight in trainer.model.state_dict().values())
 
 
 def test_fusion_without_sound_is_refused():
