@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from components.shared.runtime.errors import PixelisError
-from components.ttrl.launcher_kubernetes import CONFIG_MAP, in_cluster
+from components.ttrl.release import CONFIG_MAP, in_cluster
 from pipelines.config import compose
 from pipelines.kustomize import render
 

@@ -67,12 +67,13 @@ def deploy(
     except BaseException:
         running.kill()
         raise
+    settled = running.settle()
     service = {**record, "model_digest": answer["model_digest"], "log": running.log, "deployed": True}
     write_json(outputs.service / RECORD, service)
     return Report(
         metrics={"ready_s": ready_s, "smoke_predict_s": seconds, "smoke_confidence": answer["confidence"]},
         provenance=provenance,
-        markdown=_text(service, answer, ready_s, seconds),
+        markdown="\n\n".join(part for part in (_text(service, answer, ready_s, seconds), settled) if part),
         facts={"service": service, "smoke_test": answer},
     )
 

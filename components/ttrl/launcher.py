@@ -37,6 +37,9 @@ class Running(Protocol):
     def log_tail(self, num_lines: int = 15) -> str:
         """The end of its log."""
 
+    def settle(self) -> str:
+        """It has proved itself: clear what only services before it needed; returns what a person should know of it."""
+
     def kill(self) -> None:
         """End it now."""
 
@@ -69,6 +72,10 @@ class LocalProcess:
         """The last lines of the log file."""
         text = Path(self.log).read_text(errors="replace") if Path(self.log).exists() else ""
         return "\n".join(text.splitlines()[-num_lines:])
+
+    def settle(self) -> str:
+        """Nothing to clear: `replace` overwrote the configuration of the process before."""
+        return ""
 
     def kill(self) -> None:
         """SIGTERM, then SIGKILL."""
