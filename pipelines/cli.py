@@ -159,7 +159,7 @@ def check_runner(runner: str) -> None:
 
 def check_engine(config: Any) -> None:
     """Refuse before a run's directory is made when no engine answers or an image is missing."""
-    from pipelines.containers import check_images, engine
+    from pipelines.engine import check_images, engine
 
     client = engine()
     check_images(client, config)

@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.shared.runtime.errors import EnvironmentFault
 from components.ttrl.launcher_container import DESK
-from pipelines.steps import STEPS
+from pipelines.engine import LABEL, bind, check_images, engine, remove_containers
+from pipelines.service_container import ServiceDesk
 
-LABEL = "pixelis.run"
 PASSED = re.compile(r"(PIXELIS|MLFLOW|HF|AWS|OMP)_|(PYTHONHASHSEED|CUBLAS_WORKSPACE_CONFIG|(https?|no)_proxy)$", re.I)
 """Variables of this environment that steps receive, as a process of the runner would."""
 OWN = {"PIXELIS_CONFIG", "PIXELIS_GIT_SHA", "PIXELIS_IMAGE", "PIXELIS_RUNNER_PID", "PIXELIS_PROGRESS_FILE"}
@@ -30,45 +29,6 @@ OWN = {"PIXELIS_CONFIG", "PIXELIS_GIT_SHA", "PIXELIS_IMAGE", "PIXELIS_RUNNER_PID
 WRITTEN = ("state_dir", "cache")
 """Keys of the configuration that name a folder which a step writes."""
 SHM = "1g"
-
-
-def engine() -> Any:
-    """A client of the container engine.
-
-    Raises:
-        EnvironmentFault: none answers.
-    """
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        client = docker.from_env()
-        client.ping()
-    except DockerException as error:
-        raise EnvironmentFault(
-            f"no container engine answers ({error}), so no step could be started.",
-            remedy="Start Docker, set DOCKER_HOST to its socket, or leave --runner docker out.",
-        ) from error
-    return client
-
-
-def check_images(client: Any, config: Any) -> None:
-    """Refuse before any work when an image of a step is missing.
-
-    Raises:
-        EnvironmentFault: names the first image that the engine does not have.
-    """
-    from docker.errors import ImageNotFound
-
-    for image in sorted({config.placement.image(step.name) for step in STEPS}):
-        try:
-            client.images.get(image)
-        except ImageNotFound:
-            raise EnvironmentFault(
-                f"the engine has no image {image}; nothing was run.",
-                remedy=f"Build this commit's images (make images VARIANT={config.placement.variant}), or name others "
-                "with --set placement.tag=… and --set placement.registry=…",
-            ) from None
 
 
 def container_arguments(client: Any, root: Path, config: Any, run: str) -> dict[str, Any]:
@@ -138,13 +98,6 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from texts(item, key)
 
 
-def bind(path: Path, *, written: bool = True) -> Any:
-    """A folder or file that a container sees under the same path."""
-    from docker.types import Mount
-
-    return Mount(str(path), str(path), type="bind", read_only=not written)
-
-
 @contextlib.contextmanager
 def containers(directory: Path, root: Path, config: Any) -> Iterator[Any]:
     """The runner for `kfp.local.init`; when the block ends, however it ends, no step's container is left.
@@ -154,8 +107,6 @@ def containers(directory: Path, root: Path, config: Any) -> Iterator[Any]:
     """
     from kfp import local
     from kfp.local import docker_task_handler
-
-    from pipelines.service_container import ServiceDesk
 
     client = engine()
     check_images(client, config)
@@ -191,12 +142,3 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
         return code
     finally:
         container.remove(force=True)
-
-
-def remove_containers(client: Any, run: str) -> None:
-    """Remove the containers of a run's steps, running or not. The service's is not one of them."""
-    from docker.errors import NotFound
-
-    for container in client.containers.list(all=True, filters={"label": f"{LABEL}={run}"}):
-        with contextlib.suppress(NotFound):
-            container.remove(force=True)

@@ -16,6 +16,7 @@ from components.shared.runtime.artifacts import read_json, write_json
 from components.shared.runtime.errors import ArtifactError, PixelisError
 from components.ttrl.control import CONTAINER, stop
 from components.ttrl.launcher_container import DESK, ORDER, RUNNING, STATE
+from pipelines.engine import LABEL, bind
 
 RUNS_ONLY = {DESK, "PIXELIS_RUN_DIR", "PIXELIS_RUN_ID", "PIXELIS_WORK_DIR", "PIXELIS_STATE_DIR"}
 """Variables of the run that must not reach a service which outlives it."""
@@ -75,8 +76,6 @@ class ServiceDesk:
 
     def start(self, name: str, model: Path, state: Path) -> None:
         """Start the service: it sees its model, its state and the keys, and writes only the state."""
-        from pipelines.containers import LABEL, bind
-
         options = {key: value for key, value in self.arguments.items() if key not in ("mounts", "labels")}
         options["environment"] = {
             key: value for key, value in options["environment"].items() if key not in RUNS_ONLY

@@ -74,12 +74,12 @@ def engine() -> Iterator[Any]:
     Without them: skipped with the reason, failed under `make e2e-docker`.
     """
     from components.shared.runtime.errors import EnvironmentFault
-    from pipelines import containers
+    from pipelines import engine
     from pipelines.config import compose
 
     try:
-        found = containers.engine()
-        containers.check_images(found, compose("twin", (), {}))
+        found = engine.engine()
+        engine.check_images(found, compose("twin", (), {}))
     except EnvironmentFault as fault:
         (pytest.fail if "PIXELIS_DOCKER_REQUIRED" in os.environ else pytest.skip)(str(fault))
     yield found

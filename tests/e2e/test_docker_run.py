@@ -19,7 +19,7 @@ from smallest import SMALLEST, artifacts, done_before, environment, free_port, p
 
 from components.ttrl.control import is_running, read_record, status
 from pipelines.config import compose
-from pipelines.containers import LABEL
+from pipelines.engine import LABEL
 from pipelines.steps import STEPS
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]

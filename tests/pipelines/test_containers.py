@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.shared.runtime.errors import ConfigError, EnvironmentFault
-from pipelines import containers
+from pipelines import containers, engine
 from pipelines.cli import check_runner
 from pipelines.config import compose
 
@@ -80,7 +80,7 @@ def test_only_named_variables_reach_a_container(tmp_path: Path, monkeypatch: pyt
 def test_without_an_engine_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nothing/here.sock")
     with pytest.raises(EnvironmentFault, match="no container engine answers"):
-        containers.engine()
+        engine.engine()
 
 
 def test_a_missing_image_is_named_with_the_command_that_builds_it() -> None:
@@ -97,7 +97,7 @@ def test_a_missing_image_is_named_with_the_command_that_builds_it() -> None:
     client = Engine()
     client.images = Images()  # type: ignore[attr-defined]
     with pytest.raises(EnvironmentFault, match=r"pixelis-train:golden-cpu.*make images VARIANT=cpu"):
-        containers.check_images(client, compose("twin", ["placement.tag=golden"], {}))
+        engine.check_images(client, compose("twin", ["placement.tag=golden"], {}))
 
 
 def test_a_container_that_fails_is_a_failure_and_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
