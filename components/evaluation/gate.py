@@ -24,6 +24,14 @@ HURDLES = {
     "timeline_f1": ("constant", "prior", "uniform"),
 }
 NAMES = {"oca": "OCA", "aa1": "AA@1", "timeline_f1": "timeline F1", "tiou50": "tIoU@0.5"}
+BASELINES = {
+    "uniform": "any answer, equally likely",
+    "prior": "a random training answer",
+    "constant": "the best constant answer",
+    "bigram_from_predicted": "what usually follows the operation named",
+    "bigram_from_truth": "what usually follows the true operation (reference)",
+}
+"""What baselines are called before readers, in the order in which they are shown."""
 MEASURED = "measured.json"
 
 
@@ -101,7 +109,7 @@ def against_baselines(measured: Mapping[str, Any]) -> list[Check]:
         passed = all(end is not None and end > 0 for end in low)
         shown = describe(found[hardest])
         word = "beats every trivial baseline" if passed else "does not beat every trivial baseline"
-        text = f"{NAMES[figure]} {value:.3f} {word}; closest is {hardest}, difference {shown}"
+        text = f"{NAMES[figure]} {value:.3f} {word}; closest is {BASELINES[hardest]}, difference {shown}"
         checks.append(Check(figure, passed, text))
     return checks
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from components.evaluation.gate import BASELINES
 from components.evaluation.scores import Timelines
 from components.evaluation.windows import Said, Window
 from components.shared.learning.metrics import temporal_iou
@@ -30,13 +31,6 @@ FIGURES = (
     ("tiou50", "tIoU@0.5\n(boundary windows)"),
     ("timeline_f1", "timeline F1\n(1 Hz)"),
 )
-BASELINES = {
-    "uniform": "uniform",
-    "prior": "prior",
-    "constant": "best constant",
-    "bigram_from_predicted": "bigram from predicted",
-    "bigram_from_truth": "bigram from truth (reference)",
-}
 NOTHING = "#f4f4f2"
 DPI = 110
 
@@ -94,7 +88,7 @@ def bars(measured: Mapping[str, Any], path: Path) -> None:
         handles=list(used.values()),
         frameon=False,
         fontsize=8.5,
-        ncols=4,
+        ncols=3,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.14),
     )

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.gate import describe
-from components.evaluation.pictures import BASELINES, TITLES
+from components.evaluation.gate import BASELINES, describe
+from components.evaluation.pictures import TITLES
 
 ROWS = (
-    ("oca", "OCA"),
-    ("aa1", "AA@1"),
+    ("oca", "operation right (OCA)"),
+    ("aa1", "next operation right (AA@1)"),
     ("tiou", "mean tIoU (boundary windows)"),
     ("tiou50", "tIoU@0.5 (boundary windows)"),
     ("timeline_f1", "timeline macro-F1 (1 Hz)"),
@@ -47,7 +47,7 @@ def stage_table(measured: Mapping[str, Any]) -> Table:
     for key, title, form in PLAIN:
         cells = [format(item["plain"][key], form) if key in item["plain"] else "–" for item in policies.values()]
         rows.append([title, *cells, *("" for _ in steps(gains))])
-    for key, title in (("oca", "OCA, sampled"), ("aa1", "AA@1, sampled")):
+    for key, title in (("oca", "operation right, sampled"), ("aa1", "next operation right, sampled")):
         if any("sampled" in item for item in policies.values()):
             cells = [number(item.get("sampled", {}).get(key)) for item in policies.values()]
             rows.append([title, *cells, *("" for _ in steps(gains))])
@@ -144,7 +144,7 @@ table { border-collapse: collapse; font-size: 13px; width: 100%; } th, td { text
        border-bottom: 1px solid #e3e6ea; vertical-align: top; } th { background: #f6f8fa; white-space: nowrap; }
 td:not(:first-child) { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } figure { margin: .8rem 0 1.6rem; } img { max-width: 100%; height: auto; }
-.pass::before { content: "✓ "; color: #2f8f5b; } .fail::before { content: "✗ "; color: #b3372b; font-weight: bold; }
+.pass, .fail { list-style: none; } .pass::before { content: "✓ "; color: #2f8f5b; } .fail::before { content: "✗ "; color: #b3372b; font-weight: bold; }
 """
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from components.evaluation.config import EvaluationConfig, GateConfig
-from components.evaluation.gate import HURDLES, MEASURED, decide, judge
+from components.evaluation.gate import BASELINES, HURDLES, MEASURED, decide, judge
 from components.shared.runtime.errors import ArtifactError
 
 BETTER = {"value": 0.3, "low": 0.2, "high": 0.4, "num_sessions": 20}
@@ -45,7 +45,12 @@ def test_one_baseline_within_the_interval_holds(figure):
         measured["differences"][figure] = {**measured["differences"][figure], baseline: UNSURE}
         gate = judge(measured, GateConfig())
         assert gate["decision"] == "hold"
-        assert len(gate["reasons"]) == 2 and baseline in gate["reasons"][1]
+        assert len(gate["reasons"]) == 2 and f"closest is {BASELINES[baseline]}, difference" in gate["reasons"][1]
+
+
+def test_reasons_are_words():
+    for measured in (good(), good() | {"champion": champion(-0.03)}):
+        assert not any("_" in reason for reason in judge(measured, GateConfig())["reasons"])
 
 
 @pytest.mark.parametrize(
