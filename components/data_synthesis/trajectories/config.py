@@ -23,11 +23,12 @@ class TeacherSection(Section):
     key_variable: str = "PIXELIS_TEACHER_KEY"
     """Environment variable that holds the API key (a key never stands in a configuration)."""
     timeout_s: float = Field(30.0, gt=0, le=600)
-    """Time one answer may take."""
+    """Time one try may take."""
     retries: int = Field(2, ge=0, le=10)
     """Further tries after a time-out or a server error, with growing pauses."""
     max_calls: int = Field(10_000, ge=0, le=10_000_000)
-    """Answers asked for in one run; the rest keep their template."""
+    """Most distinct questions asked in one run, each with its retries, the first ones in order; the rest keep their
+    template."""
     concurrency: int = Field(4, ge=1, le=64)
     """Requests under way at once."""
     cache: str = ""

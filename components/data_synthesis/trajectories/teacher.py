@@ -3,8 +3,9 @@
 The teacher sees question, calls, what they returned and the answer, and writes one thought a call; calls, results and
 answers stay as they were executed, so a teacher can never change what is true.
 Guarantees: an answer that is late, malformed, refused or too long leaves the template's thought, and is counted with
-its reason; answers are cached by the digest of model and prompt, so a run can be repeated exactly and a broken-off one
-goes on; the key is read from the environment and never logged.
+its reason; no more than `MAX_ANSWER_BYTES` of an answer are taken in; answers are cached by the digest of model and
+prompt and each prompt is asked once, so a run can be repeated exactly and a broken-off one goes on; which prompts
+`max_calls` leaves out depends on the trajectories' order only; the key is read from the environment and never logged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -37,6 +37,7 @@ INSTRUCTION = (
     '{"thoughts": ["..."]} holding exactly one string a call, and nothing else.'
 )
 log = logging.getLogger(__name__)
+Prompt = list[dict[str, str]]
 
 
 class TeacherFault(Exception):
@@ -44,102 +45,132 @@ class TeacherFault(Exception):
 
 
 class Teacher:
-    """Writes thoughts for trajectories with calls; counts what came of each in `counts`."""
+    """Writes thoughts for trajectories with calls; `counts` says what came of each trajectory."""
 
     def __init__(self, section: TeacherSection, transport: httpx.BaseTransport | None = None) -> None:
         self.section = section
         self.counts: Counter[str] = Counter()
         self._asked = 0
-        self._lock = threading.Lock()
+        self._known: dict[str, str | TeacherFault] = {}
         key = os.environ.get(section.key_variable, "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.Client(timeout=section.timeout_s, headers=headers, transport=transport)
 
     def write(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """The trajectories with the teacher's thoughts where it gave usable ones; order kept."""
+        prompts = [conversation(trajectory) if num_calls(trajectory) else None for trajectory in trajectories]
+        digests = ["" if prompt is None else self._digest(prompt) for prompt in prompts]
+        asked = {}
+        for digest, prompt, trajectory in zip(digests, prompts, trajectories, strict=True):
+            if prompt is not None and digest not in self._known and digest not in asked and not self._recall(digest):
+                asked[digest] = (prompt, num_calls(trajectory))
+        allowed = list(asked)[: max(0, self.section.max_calls - self._asked)]
+        self._asked += len(allowed)
+        self._known |= dict.fromkeys(asked, TeacherFault("over max_calls"))
         with ThreadPoolExecutor(self.section.concurrency) as pool:
-            return list(pool.map(self._one, trajectories))
+            self._known |= zip(allowed, pool.map(lambda digest: self._answer(*asked[digest]), allowed), strict=True)
+        for digest in allowed:
+            self._remember(digest)
+        fresh = set(allowed)
+        return [self._one(item, digest, fresh) for item, digest in zip(trajectories, digests, strict=True)]
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _one(self, trajectory: Trajectory) -> Trajectory:
-        calls = sum(turn.call is not None for turn in trajectory.turns)
-        if not calls:
+    def _digest(self, prompt: Prompt) -> str:
+        return hashlib.sha256(canonical_json([self.section.model, prompt]).encode()).hexdigest()
+
+    def _one(self, trajectory: Trajectory, digest: str, fresh: set[str]) -> Trajectory:
+        """A trajectory with what is known to its prompt; the first of a prompt just asked is `written`."""
+        if not digest:
             return trajectory
-        messages = conversation(trajectory)
-        digest = hashlib.sha256(canonical_json([self.section.model, messages]).encode()).hexdigest()
+        known = self._known[digest]
         try:
-            text = self._cached(digest)
-            if text is None:
-                text = self._ask(messages)
-                thoughts = parse_thoughts(text, calls)
-                self._remember(digest, text)
-                self._count("written")
-            else:
-                thoughts = parse_thoughts(text, calls)
-                self._count("cached")
+            if isinstance(known, TeacherFault):
+                raise known
+            thoughts = parse_thoughts(known, num_calls(trajectory))
         except TeacherFault as fault:
-            self._count(str(fault))
+            self.counts[str(fault)] += 1
             return trajectory
+        self.counts["written" if digest in fresh else "cached"] += 1
+        fresh.discard(digest)
         return with_thoughts(trajectory, thoughts, self.section.model)
 
-    def _count(self, what: str) -> None:
-        with self._lock:
-            self.counts[what] += 1
+    def _answer(self, prompt: Prompt, calls: int) -> str | TeacherFault:
+        """The teacher's usable text, or why there is none."""
+        try:
+            text = self._ask(prompt)
+            parse_thoughts(text, calls)
+            return text
+        except TeacherFault as fault:
+            return fault
 
-    def _ask(self, messages: list[dict[str, str]]) -> str:
+    def _ask(self, messages: Prompt) -> str:
         """The teacher's text; raises TeacherFault."""
-        with self._lock:
-            if self._asked >= self.section.max_calls:
-                raise TeacherFault("over max_calls")
-            self._asked += 1
         body = {"model": self.section.model, "messages": messages, "temperature": 0, "max_tokens": 400}
         reason = ""
         for attempt in range(self.section.retries + 1):
             if attempt:
                 time.sleep(min(0.2 * 2**attempt, 5.0))
             try:
-                response = self._client.post(f"{self.section.url.rstrip('/')}/chat/completions", json=body)
+                status, answer = self._post(body)
             except httpx.TimeoutException:
                 reason = "time-out"
                 continue
             except httpx.HTTPError as error:
                 reason = f"unreachable: {type(error).__name__}"
                 continue
-            if response.status_code == 429 or response.status_code >= 500:
-                reason = f"status {response.status_code}"
+            if status == 429 or status >= 500:
+                reason = f"status {status}"
                 continue
-            if response.status_code != 200:
-                raise TeacherFault(f"status {response.status_code}")
-            return content_of(response)
+            if status != 200:
+                raise TeacherFault(f"status {status}")
+            return content_of(answer)
         raise TeacherFault(reason)
 
-    def _cached(self, digest: str) -> str | None:
+    def _post(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body of one request; stops listening at the size limit, and at the time limit between pieces."""
+        late, answer = time.monotonic() + self.section.timeout_s, b""
+        with self._client.stream("POST", f"{self.section.url.rstrip('/')}/chat/completions", json=body) as response:
+            for piece in response.iter_bytes():
+                answer += piece
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise TeacherFault(f"malformed: over {MAX_ANSWER_BYTES} bytes")
+                if time.monotonic() > late:
+                    raise httpx.ReadTimeout("the answer trickles")
+            return response.status_code, answer
+
+    def _recall(self, digest: str) -> bool:
+        """Take an answer from the cache; whether there was one."""
         if not self.section.cache:
-            return None
+            return False
         path = Path(self.section.cache) / digest[:2] / f"{digest}.json"
         try:
-            return str(json.loads(path.read_text())["text"])
+            self._known[digest] = str(json.loads(path.read_text())["text"])
+            return True
         except FileNotFoundError:
-            return None
+            return False
         except (ValueError, KeyError, TypeError):
             log.warning("cached teacher answer %s is broken and asked for again", path.name)
-            return None
+            return False
 
-    def _remember(self, digest: str, text: str) -> None:
-        if self.section.cache:
+    def _remember(self, digest: str) -> None:
+        text = self._known[digest]
+        if self.section.cache and isinstance(text, str):
             path = Path(self.section.cache) / digest[:2] / f"{digest}.json"
             atomic_write(path, json.dumps({"model": self.section.model, "text": text}))
 
 
-def content_of(response: httpx.Response) -> str:
+def num_calls(trajectory: Trajectory) -> int:
+    """Turns that call an operation."""
+    return sum(turn.call is not None for turn in trajectory.turns)
+
+
+def content_of(answer: bytes) -> str:
     """The assistant's text in a chat completion; raises TeacherFault."""
-    if len(response.content) > MAX_ANSWER_BYTES:
-        raise TeacherFault("malformed: too long")
     try:
-        choice: Any = response.json()["choices"][0]
+        choice: Any = json.loads(answer)["choices"][0]
         message = choice["message"]
         if message.get("refusal") or choice.get("finish_reason") == "content_filter":
             raise TeacherFault("refused")
@@ -151,7 +182,7 @@ def content_of(response: httpx.Response) -> str:
     return content
 
 
-def conversation(trajectory: Trajectory) -> list[dict[str, str]]:
+def conversation(trajectory: Trajectory) -> Prompt:
     """What the teacher is asked."""
     calls = [
         {

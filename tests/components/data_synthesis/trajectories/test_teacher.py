@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -68,15 +69,15 @@ def server() -> Iterator[Server]:
     found.server.server_close()
 
 
-def trajectory(calls: int = 1) -> Trajectory:
-    question = Question(
-        question_id="c-cu", clip_id="c", split="train", kind="closeup", text="Which pattern?",
+def trajectory(calls: int = 1, question: str = "Which pattern?") -> Trajectory:
+    asked = Question(
+        question_id="c-cu", clip_id="c", split="train", kind="closeup", text=question,
         truth={"value": "checker"}, choices=("checker", "vertical"),
     )  # fmt: skip
     call = Call(name="ZOOM_IN", arguments={"frame": 8, "box": [0, 0, 250, 250]})
     turns = [Turn(thought="look closer", call=call, result=ToolResult(ok=True, text="frame 8")) for _ in range(calls)]
     return Trajectory(
-        trajectory_id="c-close", question=question, kind="evidence" if calls else "direct", stage="simple",
+        trajectory_id="c-close", question=asked, kind="evidence" if calls else "direct", stage="simple",
         turns=(*turns, Turn(answer={"value": "checker"})), frame_times_s=(0.0, 1.0), provenance="synthetic",
     )  # fmt: skip
 
@@ -112,7 +113,7 @@ def test_direct_answers_are_not_sent(server: Server) -> None:
         ((200, completion('{"thoughts": ["' + "x" * 500 + '"]}'), 0.0), "malformed: a thought too long"),
         ((200, completion('{"thoughts": ["</think> {}"]}'), 0.0), "malformed: markup in a thought"),
         ((200, completion("", finish_reason="content_filter"), 0.0), "refused"),
-        ((200, b"x" * 300_000, 0.0), "malformed: too long"),
+        ((200, b"x" * 300_000, 0.0), "malformed: over 200000 bytes"),
         ((401, {"error": "key"}, 0.0), "status 401"),
         ((503, {}, 0.0), "status 503"),
         ((200, GOOD, 3.0), "time-out"),
@@ -152,9 +153,73 @@ def test_answers_are_cached_by_digest_and_broken_ones_asked_again(server: Server
 
 
 def test_max_calls(server: Server) -> None:
-    teacher = Teacher(section(server, max_calls=2, concurrency=1))
-    teacher.write([trajectory()] * 5)
-    assert teacher.counts == {"written": 2, "over max_calls": 3}
+    teacher = Teacher(section(server, max_calls=3))
+    first = teacher.write([trajectory(question=f"{number}?") for number in range(2)])
+    second = teacher.write([trajectory(question=f"{number}?") for number in (5, 0, 3, 4)])
+    assert [item.author for item in (*first, *second)] == ["big", "big", "big", "big", "template", "template"]
+    assert teacher.counts == {"written": 3, "cached": 1, "over max_calls": 2} and len(server.seen) == 3
+
+
+def test_the_first_ones_are_asked_however_many_go_at_once(server: Server) -> None:
+    """Eight threads, and the limit in the middle: it must not depend on which thread is quicker."""
+    for attempt in range(5):
+        teacher = Teacher(section(server, max_calls=6, concurrency=8))
+        written = teacher.write([trajectory(question=f"{attempt} {number}?") for number in range(12)])
+        assert [item.author for item in written] == ["big"] * 6 + ["template"] * 6
+
+
+def test_a_prompt_is_asked_once_however_many_share_it(server: Server, tmp_path: Path) -> None:
+    """Answers differ from time to time; a run must use the one that its repetition finds in the cache."""
+    said = [completion(json.dumps({"thoughts": [f"Answer {number}."]})) for number in range(8)]
+    server.replies = [(200, reply, 0.05) for reply in said]
+    runs = [Teacher(section(server, cache=str(tmp_path), concurrency=8)).write([trajectory()] * 8) for _ in range(2)]
+    assert runs[0] == runs[1] and len(server.seen) == 1
+
+
+def test_a_failed_prompt_is_counted_for_each_that_shares_it(server: Server) -> None:
+    server.replies = [(401, {}, 0.0)]
+    teacher = Teacher(section(server))
+    assert teacher.write([trajectory()] * 3) == [trajectory()] * 3
+    assert teacher.counts == {"status 401": 3} and len(server.seen) == 1
+
+
+def trickling(pieces: int, size: int, pause_s: float) -> tuple[str, list[int]]:
+    """The address of a server that sends so many pieces with pauses, and what it got rid of."""
+    sent: list[int] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        client, _ = listening.accept()
+        client.recv(65536)
+        try:
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (pieces * size))
+            for _ in range(pieces):
+                client.sendall(b"x" * size)
+                sent.append(size)
+                time.sleep(pause_s)
+        except OSError:
+            pass  # the client gave up: that is the test
+        client.close()
+        listening.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/v1", sent
+
+
+def test_no_more_of_an_answer_is_taken_in_than_the_limit() -> None:
+    url, sent = trickling(pieces=400, size=1_000_000, pause_s=0.0)
+    teacher = Teacher(TeacherSection(url=url, model="big", retries=0))
+    teacher.write([trajectory()])
+    assert teacher.counts == {"malformed: over 200000 bytes": 1}
+    assert sum(sent) < 100_000_000, "what the sockets hold, not the whole"
+
+
+def test_an_answer_that_trickles_is_late() -> None:
+    url, _ = trickling(pieces=200, size=1, pause_s=0.05)
+    teacher = Teacher(TeacherSection(url=url, model="big", retries=0, timeout_s=0.4))
+    started = time.monotonic()
+    teacher.write([trajectory()])
+    assert teacher.counts == {"time-out": 1} and time.monotonic() - started < 3
 
 
 def test_the_step_reports_what_the_teacher_did(server: Server, world: Any, kit: SimpleNamespace) -> None:
