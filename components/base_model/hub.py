@@ -2,8 +2,9 @@
 
 A local folder is accepted in place of the hub, and is what tests and machines without a network use: either the
 repository's files, or the hub's own cache folder (`models--OWNER--NAME` with `snapshots/REVISION` in it).
-Guarantees: nothing but the allow-list reaches the base; weights that are truncated, pickled or outside the folder are
-refused; a killed download goes on with the files it had not finished (the client begins such a file anew).
+Guarantees: nothing but the allow-list and the weight files that the index names reaches the base; weights that are
+truncated, pickled or outside the folder are refused; a killed download goes on with the files it had not finished (the
+client begins such a file anew).
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from components.shared.runtime.errors import ArtifactError, EnvironmentFault
 
 log = logging.getLogger(__name__)
 REQUIRED = ("config.json", "tokenizer.json")
-ALLOWED = (
+WEIGHTS, WEIGHT_INDEX = "model.safetensors", "model.safetensors.index.json"
+BESIDE_WEIGHTS = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "preprocessor_config.json",
     "chat_template.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
+    WEIGHT_INDEX,
 )
+ALLOWED = (*BESIDE_WEIGHTS, WEIGHTS, "model-*-of-*.safetensors")
+"""What is downloaded; which weight files are the model's, its index says."""
 
 
 def provide(config: HubConfig, target: Path, work: Path) -> dict[str, str]:
@@ -50,10 +52,10 @@ def provide(config: HubConfig, target: Path, work: Path) -> dict[str, str]:
     source = snapshot_in(Path(config.path), config) if config.path else download(config, work)
     check(source, config)
     digests = {}
-    for pattern in ALLOWED:
-        for path in sorted(source.glob(pattern)):
-            place(path, target / path.name)
-            digests[path.name] = sha256_file(path)
+    for name in (*BESIDE_WEIGHTS, *shards_of(source)):
+        if (source / name).is_file():
+            place(source / name, target / name)
+            digests[name] = sha256_file(source / name)
     return digests
 
 
@@ -73,7 +75,7 @@ def download(config: HubConfig, work: Path) -> Path:
         return Path(snapshot_download(config.repo, **wanted, cache_dir=work / "hub"))
     except Exception as error:  # the client raises its HTTP library's own errors, which share no base with OSError
         found = sorted((work / "hub").glob(f"models--*/snapshots/{config.revision}"))
-        missing = missing_from(found[0]) if found else [*REQUIRED, "model.safetensors (or its index and shards)"]
+        missing = missing_from(found[0]) if found else [*REQUIRED, f"{WEIGHTS} (or its index and shards)"]
         raise EnvironmentFault(
             f"{config.repo} at {config.revision} is not on this machine and cannot be downloaded "
             f"({type(error).__name__}); missing: {', '.join(missing)}.",
@@ -128,9 +130,9 @@ def check(source: Path, config: HubConfig) -> None:
 
 def shards_of(source: Path) -> list[str]:
     """Names of the weight files the folder must hold."""
-    index = source / "model.safetensors.index.json"
+    index = source / WEIGHT_INDEX
     if not index.is_file():
-        return ["model.safetensors"]
+        return [WEIGHTS]
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         strange = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]

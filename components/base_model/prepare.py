@@ -30,7 +30,6 @@ from components.shared.samples.index import read_index
 from components.shared.work.manifest import Manifest, load_manifest
 
 if TYPE_CHECKING:
-    from components.shared.encoders.model import AlignmentModel
     from components.shared.policy.prefix import PrefixPolicy
 
 log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ def pretrain(config: BaseModelConfig, manifest: Manifest, inputs: BaseInputs, ou
             policy, head, frames_of(held_out, manifest.labels), 4096, config.seed
         )
     lessons = Lessons(train, config.language, texts.thoughts, config.seed)
-    key = work_key(config, inputs)
+    key = work_key(config, inputs, manifest)
     language_curve = train_language(policy, lessons, config.language, outputs.work, key, config.precision)
     clock.lap("language")
     if validated:
@@ -181,25 +180,26 @@ def new_policy(
     }
     if config.policy == "native":
         return build_tiny(manifest.labels, **about)
-    model, digest = aligned(config, encoder)
+    from components.shared.encoders.model import WEIGHTS, load_model
+
+    folder = handed_over(config, encoder)
+    model, digest = load_model(folder), sha256_file(folder / WEIGHTS)
     return build_tiny_prefix(manifest.labels, model, digest, kind=config.policy, recursion=config.recursion, **about)
 
 
-def aligned(config: BaseModelConfig, encoder: Path | None) -> tuple[AlignmentModel, str]:
-    """The alignment step's model and the digest of its weights.
+def handed_over(config: BaseModelConfig, encoder: Path | None) -> Path:
+    """The alignment step's encoder.
 
     Raises:
-        ConfigError: it was not handed over.
+        ConfigError: there is none.
     """
-    from components.shared.encoders.model import WEIGHTS, load_model
-
     if encoder is None:
         raise ConfigError(
             f"policy {config.policy} stands on the alignment step's encoder, which this pipeline, compiled for "
             "another policy, does not hand to base_model.",
             remedy=f"Compile or run with base_model.policy={config.policy} in the configuration, not in the run form.",
         )
-    return load_model(encoder), sha256_file(encoder / WEIGHTS)
+    return encoder
 
 
 def sample_frames(examples: Sequence[Example], seed: int, number: int = 2048) -> list[np.ndarray]:
@@ -209,11 +209,14 @@ def sample_frames(examples: Sequence[Example], seed: int, number: int = 2048) ->
     return [examples[clip].view[frame] for clip, frame in (places[index] for index in chosen)]
 
 
-def work_key(config: BaseModelConfig, inputs: BaseInputs) -> str:
+def work_key(config: BaseModelConfig, inputs: BaseInputs, manifest: Manifest) -> str:
     """Names configuration and data: a checkpoint of other ones is not resumed."""
+    from components.shared.encoders.model import WEIGHTS
+
     facts: list[Any] = [read_index(path).model_dump(mode="json") for path in (inputs.clips, inputs.trajectories)]
+    facts += [manifest.labels, manifest.captions]
     if config.policy != "native":
-        facts.append(aligned(config, inputs.encoder)[1])
+        facts.append(sha256_file(handed_over(config, inputs.encoder) / WEIGHTS))
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), facts]).encode())
 
 

@@ -144,7 +144,8 @@ table { border-collapse: collapse; font-size: 13px; width: 100%; } th, td { text
        border-bottom: 1px solid #e3e6ea; vertical-align: top; } th { background: #f6f8fa; white-space: nowrap; }
 td:not(:first-child) { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } figure { margin: .8rem 0 1.6rem; } img { max-width: 100%; height: auto; }
-.pass, .fail { list-style: none; } .pass::before { content: "✓ "; color: #2f8f5b; } .fail::before { content: "✗ "; color: #b3372b; font-weight: bold; }
+.pass, .fail { list-style: none; }
+.pass::before { content: "✓ "; color: #2f8f5b; } .fail::before { content: "✗ "; color: #b3372b; font-weight: bold; }
 """
 
 

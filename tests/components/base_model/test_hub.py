@@ -175,6 +175,28 @@ def test_a_cache_folder_of_the_hub_is_accepted(hub_folder, tmp_path):
         provide(hub(path=str(cache)), tmp_path, tmp_path)
 
 
+def test_weights_that_the_index_does_not_name_stay_behind(hub_folder, tmp_path):
+    """They are neither checked nor the model's: transformers would even prefer the single file to the shards."""
+    source, target = tmp_path / "copy", tmp_path / "base"
+    shutil.copytree(hub_folder, source)
+    target.mkdir()
+    for name in ("model.safetensors", "model-00003-of-00003.safetensors"):
+        (source / name).write_bytes(b"not weights at all")
+    digests = provide(hub(path=str(source)), target, tmp_path)
+    assert names(target) == digests.keys() == {"config.json", "tokenizer.json", "model.safetensors.index.json", *SHARDS}
+
+
+def test_shards_are_taken_under_whatever_name_the_index_gives_them(hub_folder, tmp_path):
+    source, target = tmp_path / "copy", tmp_path / "base"
+    shutil.copytree(hub_folder, source)
+    target.mkdir()
+    (source / SHARDS[0]).rename(source / "language.safetensors")
+    index = {"weight_map": {"a": "language.safetensors", "b": SHARDS[1]}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    provide(hub(path=str(source)), target, tmp_path)
+    assert "language.safetensors" in names(target) and SHARDS[0] not in names(target)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", *SHARDS])
 def test_missing_files_are_named(hub_folder, tmp_path, name):
     shutil.copytree(hub_folder, tmp_path / "copy")

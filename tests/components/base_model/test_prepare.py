@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from components.base_model.config import BaseModelConfig
-from components.base_model.prepare import BaseInputs, BaseOutputs, prepare_base
+from components.base_model.prepare import BaseInputs, BaseOutputs, prepare_base, work_key
 from components.shared.encoders.encoder import load_encoder
+from components.shared.encoders.model import WEIGHTS
 from components.shared.policy.interface import Message
 from components.shared.policy.load import load_policy
 from components.shared.policy.tiny import TinySize, build_tiny
@@ -17,7 +18,7 @@ from components.shared.samples.jpeg import encode_jpeg
 from components.shared.samples.shards import ShardWriter
 from components.shared.samples.trajectory import Question
 from components.shared.samples.trajectory_shards import write_questions
-from components.shared.work.manifest import Manifest, save_manifest
+from components.shared.work.manifest import Manifest, load_manifest, save_manifest
 
 LABELS = ("dark", "bright")
 SIZE = {"hidden": 64, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 64, "vision_hidden": 32,
@@ -196,6 +197,24 @@ def test_a_policy_behind_the_aligned_encoder_learns_the_easy_task(with_encoder, 
     assert loaded.base_digest == report.facts["base_digest"]
     frozen = load_encoder(with_encoder / "encoder").model.vision.tower.state_dict()
     assert all(torch.equal(frozen[name], value) for name, value in loaded.model.vision.tower.state_dict().items())
+
+
+def test_a_checkpoint_belongs_to_its_encoder_and_to_what_labels_are_called(with_encoder, tmp_path, monkeypatch):
+    """The digest of a file tells which encoder it is: none is built for it."""
+    monkeypatch.setattr("components.shared.encoders.model.build_model", lambda *_: pytest.fail("a model was built"))
+    config = BaseModelConfig.model_validate(CONFIG | {"policy": "prefix"})
+    other = tmp_path / "encoder"
+    other.mkdir()
+    (other / WEIGHTS).write_bytes(b"other weights")
+    folders = [with_encoder / name for name in ("clips", "trajectories", "recordings", "encoder")]
+    manifest = load_manifest(folders[2])
+    renamed = manifest.model_copy(update={"captions": {"dark": "a dark thing"}})
+    keys = {
+        work_key(config, BaseInputs(*folders), manifest),
+        work_key(config, BaseInputs(*folders), renamed),
+        work_key(config, BaseInputs(*folders[:3], other), manifest),
+    }
+    assert len(keys) == 3
 
 
 def test_without_the_encoder_the_error_says_how_to_get_it(material, tmp_path):
