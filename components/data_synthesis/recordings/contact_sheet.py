@@ -1,8 +1,9 @@
 """A picture for people: what each label looks like in this set of recordings.
 
 Role: three moments (beginning, middle, end) of one segment per label, from different recordings where there are enough,
-on one PNG. Read from the finished videos, so it also shows what compression left; in a child process, because videos
-are untrusted and a picture for people is no reason to fail.
+on one PNG. Read from the finished videos, so it also shows what compression left; in a child process with limits of
+time and memory, because videos are untrusted and a picture for people is no reason to fail.
+Guarantee: the picture is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,34 +11,56 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from textwrap import fill
 
+import cv2
 import numpy as np
 
+from components.data_synthesis.recordings.prober import MEMORY_BYTES
+from components.shared.runtime.errors import InputError
+from components.shared.video.limits import limit_memory
 from components.shared.video.picture import read_picture
+from components.shared.video.random_access import read_frames
 from components.shared.work.frames import list_frames
 from components.shared.work.manifest import Manifest, Recording, Segment, load_manifest
 
 MOMENTS = (0.2, 0.5, 0.8)
 TIME_LIMIT_S = 300.0
+WIDTH = 480
+"""Of a picture on the sheet, in pixels at most."""
 log = logging.getLogger(__name__)
 
 
-def draw_in_child(artifact: Path, target: Path) -> Path | None:
-    """Write the contact sheet of a recordings artifact; None, and a warning, where it cannot be drawn."""
-    command = [sys.executable, "-m", "components.data_synthesis.recordings.contact_sheet", str(artifact), str(target)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        log.warning("no contact sheet: drawing it took more than %.0f s", TIME_LIMIT_S)
-        return None
-    if done.returncode:
-        log.warning("no contact sheet (exit status %d): %s", done.returncode, done.stderr.strip().rpartition("\n")[2])
-    return target if target.is_file() else None
+def draw_in_child(
+    artifact: Path, target: Path, *, time_limit_s: float = TIME_LIMIT_S, memory_bytes: int = MEMORY_BYTES
+) -> Path | None:
+    """Write the contact sheet of a recordings artifact; None, a warning and no file where it cannot be drawn."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".sheet-") as folder:
+        drawn = Path(folder) / target.name
+        command = [sys.executable, "-m", __name__, str(artifact), str(drawn), str(memory_bytes)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit_s, check=False)
+        except subprocess.TimeoutExpired:
+            log.warning("no contact sheet: drawing it took more than %g s", time_limit_s)
+            return None
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2]
+            log.warning("no contact sheet (exit status %d): %s", done.returncode, reason)
+            return None
+        if drawn.is_file():
+            drawn.replace(target)
+            return target
+    return None
 
 
 def draw_contact_sheet(manifest: Manifest, artifact: Path, target: Path) -> Path | None:
-    """Write the contact sheet; None when no recording has a labelled segment."""
+    """Write the contact sheet; None when no recording has a labelled segment.
+
+    Raises:
+        InputError: not one of the segments can be decoded.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -51,14 +74,21 @@ def draw_contact_sheet(manifest: Manifest, artifact: Path, target: Path) -> Path
     figure, axes = pyplot.subplots(rows, columns * 3, figsize=(columns * 6.6, rows * 1.95), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
+    failed: list[InputError] = []
     for index, (label, recording, segment) in enumerate(chosen):
         row, first = index % rows, index // rows * 3
         length = segment.end_s - segment.start_s
-        pictures = _frames(manifest, recording, artifact, [segment.start_s + length * m for m in MOMENTS])
-        for offset, picture in enumerate(pictures):
-            axes[row, first + offset].imshow(picture)
+        times_s = [segment.start_s + length * moment for moment in MOMENTS]
+        try:
+            for offset, picture in enumerate(pictures_at(manifest, recording, artifact, times_s)):
+                axes[row, first + offset].imshow(picture)
+        except InputError as error:
+            failed.append(error)
+            axes[row, first].text(0, 1, fill(str(error), 40), va="top", fontsize=8)
         text = f"{label}  ·  {recording.subject}, {length:.1f} s"
         axes[row, first].set_title(text, loc="left", fontsize=10, fontweight="bold")
+    if len(failed) == len(chosen):
+        raise failed[0]
     figure.suptitle(
         f"One segment per label, {', '.join(f'{m:.0%}' for m in MOMENTS)} of the way through it", fontsize=11
     )
@@ -86,30 +116,34 @@ def choose_segments(manifest: Manifest) -> list[tuple[str, Recording, Segment]]:
     return chosen
 
 
-def _frames(manifest: Manifest, recording: Recording, artifact: Path, times_s: list[float]) -> list[np.ndarray]:
-    import av
+def pictures_at(manifest: Manifest, recording: Recording, artifact: Path, times_s: list[float]) -> list[np.ndarray]:
+    """Pictures of a recording at some moments, uint8 RGB, made small.
 
+    Raises:
+        InputError: they cannot be decoded.
+    """
     path = manifest.resolve(recording, artifact)
     if recording.kind == "frames":
         listed = list_frames(path)
         near = [min(listed, key=lambda item: abs(item[1] - t))[0] for t in times_s]
-        return [read_picture(path)[..., ::-1] for path in near]
-    taken: list[np.ndarray] = []
-    last: av.VideoFrame | None = None
-    with av.open(str(path)) as container:
-        first_s: float | None = None
-        for frame in container.decode(container.streams.video[0]):
-            time_s = float(frame.time or 0.0)
-            first_s = time_s if first_s is None else first_s
-            last = frame
-            while len(taken) < len(times_s) and time_s - first_s >= times_s[len(taken)] - 1e-6:
-                taken.append(frame.to_ndarray(format="rgb24"))
-            if len(taken) == len(times_s):
-                break
-    if last is not None:
-        taken += [last.to_ndarray(format="rgb24")] * (len(times_s) - len(taken))
-    return taken
+        return [made_small(read_picture(path)[..., ::-1]) for path in near]
+    return [made_small(picture) for picture in read_frames(path, times_s)]
+
+
+def made_small(picture: np.ndarray) -> np.ndarray:
+    """A picture at most `WIDTH` wide: nobody sees more on the sheet, and all of them are held at once."""
+    height, width = picture.shape[:2]
+    if width <= WIDTH:
+        return picture
+    return cv2.resize(picture, (WIDTH, max(1, round(height * WIDTH / width))), interpolation=cv2.INTER_AREA)
+
+
+def main() -> None:
+    """Draw what the command line says, within its memory."""
+    artifact, target, memory_bytes = sys.argv[1:]
+    limit_memory(int(memory_bytes))
+    draw_contact_sheet(load_manifest(Path(artifact)), Path(artifact), Path(target))
 
 
 if __name__ == "__main__":
-    draw_contact_sheet(load_manifest(Path(sys.argv[1])), Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

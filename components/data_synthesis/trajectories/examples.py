@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import cv2
 import numpy as np
@@ -18,6 +19,9 @@ STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em a
 article{border-top:1px solid #d0d4da;padding:1em 0}img{max-width:100%;image-rendering:pixelated}
 code{background:#f5f6f8;padding:.1em .3em}.skip{color:#a33}h2{font-size:1.1em;margin:0}"""
 RED = (230, 40, 40)
+SHEET_WIDTH, ROW_HEIGHT, PICTURE_WIDTH, TEXT_WIDTH, GAP, LINE = 1180, 224, 320, 400, 8, 22
+"""Pixels of the sheet: its width, a row's least height, a picture's most and the text's least width, gaps, lines."""
+FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
 
 
 def choose(made: Sequence[Made], count: int) -> list[Made]:
@@ -103,25 +107,44 @@ def article(number: int, item: Made, pictures: dict[str, np.ndarray]) -> str:
     return f"<article>{''.join(parts)}</article>"
 
 
-def row(item: Made, pictures: dict[str, np.ndarray], height: int = 224, width: int = 1000) -> np.ndarray:
-    """One row of the sheet: source frame, crops, text; uint8 RGB (height, width, 3)."""
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    left = 0
-    for name, picture in pictures.items():
-        if name == "view":
-            continue
-        scale = min(height / picture.shape[0], 320 / picture.shape[1])
-        new_width, new_height = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
-        if left + new_width > width:
-            break
-        canvas[:new_height, left : left + new_width] = cv2.resize(picture, (new_width, new_height))
-        left += new_width + 8
+def row(item: Made, pictures: dict[str, np.ndarray]) -> np.ndarray:
+    """One row of the sheet: source frame, crops, the whole text; uint8 RGB (height, SHEET_WIDTH, 3)."""
+    shown = [picture for name, picture in pictures.items() if name != "view"]
+    shapes = np.array([picture.shape[:2] for picture in shown], float).reshape(-1, 2)
+    shapes *= np.minimum(ROW_HEIGHT / shapes[:, 0], PICTURE_WIDTH / shapes[:, 1])[:, None]
+    room = SHEET_WIDTH - TEXT_WIDTH - GAP * len(shown)
+    shapes *= min(1.0, room / max(1.0, shapes[:, 1].sum()))
+    left = round(shapes[:, 1].sum()) + GAP * (len(shown) + 1)
+    lines = [part for text in said(item) for part in wrapped(text, SHEET_WIDTH - left - GAP)]
+    canvas = np.full((max(ROW_HEIGHT, LINE * (len(lines) + 1)), SHEET_WIDTH, 3), 255, np.uint8)
+    at = 0
+    for picture, (height, width) in zip(shown, np.maximum(1, shapes.astype(int)), strict=True):
+        canvas[:height, at : at + width] = cv2.resize(picture, (width, height))
+        at += width + GAP
+    for number, line in enumerate(lines):
+        cv2.putText(canvas, line, (left, LINE * (number + 1)), FONT, FONT_SCALE, (30, 30, 30), 1, cv2.LINE_AA)
+    return canvas
+
+
+def said(item: Made) -> list[str]:
+    """A trajectory's turns as lines of text."""
     trajectory = item.trajectory
     lines = [f"{trajectory.question.kind} / {trajectory.kind} / {trajectory.stage}"]
     for turn in trajectory.turns:
         lines.append((f"({turn.thought}) " if turn.thought else "") + ("" if turn.learn else "[not imitated] "))
         lines.append(json.dumps(turn.call.arguments if turn.call else turn.answer))
-    for number, line in enumerate(text for text in lines if text.strip()):
-        place = (left + 6, 22 + 22 * number)
-        cv2.putText(canvas, line[:60], place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
-    return canvas
+    return [line for line in lines if line.strip()]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text as lines that are drawn at most `width` pixels wide; what follows the first is set in."""
+    for num_chars in range(max(8, width // 4), 4, -1):
+        lines = wrap(text, num_chars, subsequent_indent="   ")
+        if all(drawn_width(line) <= width for line in lines):
+            break
+    return lines
+
+
+def drawn_width(text: str) -> int:
+    """Pixels that a text takes on the sheet."""
+    return cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0]
