@@ -34,8 +34,8 @@ def decode(path: str) -> tuple[int, float]:
 
 def load(shards: list[str]) -> list[tuple[list[np.ndarray], np.ndarray, np.ndarray | None]]:
     """The pictures and sound to encode, each source frame once (as the step does)."""
+    from components.shared.encoders.audio import decode_audio
     from components.shared.samples.clip_shards import read_shard_clips
-    from components.shared.video.audio import decode_flac
 
     seen: set[bytes] = set()
     found = []
@@ -45,7 +45,8 @@ def load(shards: list[str]) -> list[tuple[list[np.ndarray], np.ndarray, np.ndarr
             seen.update(fresh)
             sources = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for jpeg in fresh]
             strip = np.concatenate(list(clip.view_frames))
-            found.append((sources, strip, decode_flac(clip.audio_flac) if clip.audio_flac else None))
+            sound = (decode_audio(clip.audio_flac) * 2**15).astype(np.int16) if clip.audio_flac else None
+            found.append((sources, strip, sound))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from components.shared.runtime.config import Section, StepSection
+from components.shared.work.people import DEFAULT_SPLIT
 
 
 class ShiftSection(Section):
@@ -96,11 +97,11 @@ class RecordingsConfig(StepSection):
     """Folder of the recordings, or its address in an object store (s3://, minio://, gs://); unused by the twin."""
     listing: str = ""
     """Digest of names, sizes and times under `path`, filled by `configure`: new recordings are not taken for old."""
-    train_people: tuple[str, ...] = ("U0101", "U0102", "U0103", "U0104", "U0105", "U0106")
+    train_people: tuple[str, ...] = DEFAULT_SPLIT["train"]
     """OpenPack people on the training side (aliases are resolved)."""
-    validation_people: tuple[str, ...] = ("U0107",)
+    validation_people: tuple[str, ...] = DEFAULT_SPLIT["validation"]
     """OpenPack people on the validation side."""
-    test_people: tuple[str, ...] = ("U0108",)
+    test_people: tuple[str, ...] = DEFAULT_SPLIT["test"]
     """OpenPack people on the test side."""
     other_people: Literal["train", "validation", "test", "skip"] = "train"
     """Side of OpenPack people who are in none of the three lists."""

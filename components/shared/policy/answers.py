@@ -81,11 +81,6 @@ def parse_reply(
     return Reply("unparsed", "unparsed", thought, reason=reason)
 
 
-def parse_call(text: str) -> Call | None:
-    """The call a message makes, None where it makes none."""
-    return parse_reply(text).call
-
-
 def validate(
     value: dict[str, Any],
     *,

@@ -10,10 +10,9 @@ Not guaranteed: thread safety; equal results across batch sizes beyond floating-
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -288,15 +287,6 @@ class DecoderPolicy(Policy):
     def set_adapter_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Replace the adapter's tensors in place; refused whole where a name or shape differs."""
         adapters.set_state(self._peft, tensors)
-
-    @contextlib.contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """The base alone, inside the block."""
-        if self._peft is None:
-            yield
-            return
-        with self._peft.disable_adapter():
-            yield
 
     def save_adapter(self, directory: Path) -> str:
         return adapters.save(self._peft, directory, self.base_digest)

@@ -81,11 +81,3 @@ def encode_flac(samples: np.ndarray) -> bytes:
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
     return file.getvalue()
-
-
-def decode_flac(data: bytes) -> np.ndarray:
-    """FLAC bytes as int16 (samples,)."""
-    import av
-
-    with av.open(io.BytesIO(data), "r") as container:
-        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])

@@ -1,7 +1,6 @@
-"""Letterbox geometry: how a source frame sits inside the policy's square view, and back.
+"""Letterbox geometry: how a source frame sits inside the policy's square view.
 
-Boxes that operations take are thousandths of the *source* frame; what the policy sees is the view. Both directions
-are exact up to the rounding of the fitted size to whole pixels.
+Boxes that operations take are thousandths of the *source* frame; what the policy sees is the view.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import cv2
 import numpy as np
 
 from components.shared.runtime.errors import InputError
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -39,24 +36,6 @@ class Letterbox:
         """Left and top bar, pixels."""
         width, height = self.fit
         return (self.size - width) // 2, (self.size - height) // 2
-
-    def to_view(self, x: float, y: float) -> tuple[float, float]:
-        """Thousandths of the source frame to view pixels."""
-        (width, height), (left, top) = self.fit, self.offset
-        return left + x / 1000 * width, top + y / 1000 * height
-
-    def to_source(self, x: float, y: float) -> tuple[float, float]:
-        """View pixels to thousandths of the source frame, clipped to the frame (the bars belong to its edge)."""
-        (width, height), (left, top) = self.fit, self.offset
-        return (min(max((x - left) / width * 1000, 0.0), 1000.0), min(max((y - top) / height * 1000, 0.0), 1000.0))
-
-    def box_to_view(self, box: Box) -> Box:
-        """A box (x0, y0, x1, y1) in thousandths of the source to view pixels."""
-        return (*self.to_view(box[0], box[1]), *self.to_view(box[2], box[3]))
-
-    def box_to_source(self, box: Box) -> Box:
-        """A box in view pixels to thousandths of the source."""
-        return (*self.to_source(box[0], box[1]), *self.to_source(box[2], box[3]))
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Shrink (area average) or enlarge uint8 (height, width, channels) into the view (size, size, channels)."""

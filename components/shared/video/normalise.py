@@ -2,8 +2,7 @@
 
 A recording that already has the rate, one video stream and no rotation is decoded by PyAV and used as it is, which
 saves a generation of compression and half of the time. Everything else goes through FFmpeg in one pass, as a child
-process that writes raw frames to a pipe: resampled by time, turned upright, and never re-encoded. `normalise_file`
-writes the same as a file (letterboxed H.264 and 16 kHz mono sound) for what wants a file.
+process that writes raw frames to a pipe: resampled by time, turned upright, and never re-encoded.
 
 Grid frame n is at n / fps seconds from the recording's first frame.
 """
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.runtime.errors import InputError
-from components.shared.video.ffmpeg import find_ffmpeg, input_arguments, last_line, run_ffmpeg
+from components.shared.video.ffmpeg import find_ffmpeg, input_arguments, last_line
 from components.shared.video.frame import Frame, I420Frame
-from components.shared.video.probe import VideoInfo, opened, probe, read_facts
+from components.shared.video.probe import VideoInfo, opened, read_facts
 from components.shared.video.scan import scan_opened, scan_video
 
 FPS = 25
@@ -145,35 +144,3 @@ def piped_frames(path: Path, info: VideoInfo, fps: int = FPS) -> Iterator[I420Fr
         raise InputError(f"{path.name}: damaged after {count} frames at {fps} a second ({last_line(said)}).")
     if count == 0:
         raise InputError(f"{path.name}: holds no frame that decodes ({last_line(said)}).")
-
-
-def normalise_file(path: Path, target: Path, *, size: int = 336, fps: int = FPS, timeout_s: float = 600.0) -> VideoInfo:
-    """Write an upright, letterboxed H.264 file at a constant rate with 16 kHz mono sound.
-
-    Args:
-        path: A video file.
-        target: File to write (mp4).
-        size: Side of the square picture, pixels; even.
-        fps: Frames a second.
-        timeout_s: After which the conversion is stopped.
-
-    Returns:
-        Facts of the file written.
-
-    Raises:
-        InputError: FFmpeg cannot read the source or took too long; nothing is left at `target`.
-    """
-    info = probe(path)
-    filters = (
-        f"setpts=PTS-STARTPTS,fps={fps}:start_time=0,scale={size}:{size}:force_original_aspect_ratio=decrease:"
-        f"force_divisible_by=2,pad={size}:{size}:-1:-1:black,format=yuv420p"
-    )
-    arguments = ["-xerror", *input_arguments(path), "-map", f"0:{info.stream}", "-map", "0:a:0?", "-vf", filters]
-    arguments += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-g", str(fps), "-bf", "0"]
-    arguments += ["-c:a", "aac", "-ar", "16000", "-ac", "1", "-movflags", "+faststart", str(target)]
-    try:
-        run_ffmpeg(arguments, what=path, timeout_s=timeout_s)
-    except InputError:
-        target.unlink(missing_ok=True)
-        raise
-    return probe(target)

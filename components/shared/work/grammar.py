@@ -28,9 +28,3 @@ def count_transitions(recordings: Iterable[Sequence[Segment]], *, null_label: st
     return {
         label: dict(sorted(counts[label].items(), key=lambda pair: (-pair[1], pair[0]))) for label in sorted(counts)
     }
-
-
-def most_likely_next(transitions: dict[str, dict[str, int]], label: str) -> str | None:
-    """The usual successor of a label, None when it never had one."""
-    row = transitions.get(label)
-    return min(row, key=lambda name: (-row[name], name)) if row else None

@@ -37,5 +37,3 @@ CAPTIONS: dict[str, str] = {
 
 LABELS: tuple[str, ...] = tuple(name for number, name in NAMES.items() if number != NULL_ID)
 """The scored names in the order of their ids."""
-
-IDS: dict[str, int] = {name: number for number, name in NAMES.items()}

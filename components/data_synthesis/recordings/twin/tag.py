@@ -88,20 +88,3 @@ def tag_patch(tag: Tag) -> np.ndarray:
     inner = np.where(pattern(tag.value, tag.period, side), tag.light, tag.dark).astype(np.uint8)
     framed = np.pad(inner, tag.margin, constant_values=tag.light)
     return np.repeat(framed[..., None], 3, axis=2)
-
-
-def read_tag(grey: np.ndarray) -> str:
-    """Tell the value from pixels by gradients: stripes have gradients one way, a diagonal correlated both ways.
-
-    Args:
-        grey: Pattern's pixels (side, side), any numeric type.
-    """
-    values = grey.astype(np.float64)
-    gy, gx = np.gradient(values)
-    horizontal, vertical = float(np.abs(gy).mean()), float(np.abs(gx).mean())
-    if horizontal > 2 * vertical:
-        return "horizontal"
-    if vertical > 2 * horizontal:
-        return "vertical"
-    product = float((gx * gy).mean())
-    return "diagonal" if product > 0.25 * float((gx**2 + gy**2).mean()) else "checker"

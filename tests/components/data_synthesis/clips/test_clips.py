@@ -18,12 +18,12 @@ from components.data_synthesis.clips.cut import CutInputs, CutOutputs, cut_clips
 from components.data_synthesis.clips.plan import plan_clips
 from components.data_synthesis.clips.sampler_report import SamplerCounts, compare_samplers, verdict
 from components.data_synthesis.clips.worker import Worker
+from components.shared.encoders.audio import decode_audio
 from components.shared.runtime.artifacts import read_json, tree_digest
 from components.shared.runtime.errors import ArtifactError, ConfigError, InputError
 from components.shared.runtime.report import Report
 from components.shared.samples import Clip, read_clips, read_index, verify_artifact
 from components.shared.samples.jpeg import encode_jpeg
-from components.shared.video.audio import decode_flac
 from components.shared.video.random_access import read_frames
 from components.shared.work.manifest import load_manifest, save_manifest
 
@@ -111,7 +111,7 @@ def test_sound_is_kept_where_there_is_any_but_for_the_canary(made: tuple[Path, R
         even = int(clip.meta.recording_id[1:3]) % 2 == 0 and clip.meta.split != "canary"
         assert (clip.audio_flac is not None) == even
         if clip.audio_flac:
-            assert len(decode_flac(clip.audio_flac)) == 80_000
+            assert len(decode_audio(clip.audio_flac)) == 80_000
 
 
 def test_canary_frames_are_as_coarse_as_configured_and_no_others(

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from components.data_synthesis.recordings.twin.tag import VALUES, draw_tag, pattern, period_px, read_tag, tag_patch
+from components.data_synthesis.recordings.twin.tag import VALUES, draw_tag, pattern, period_px, tag_patch
 from components.shared.work.manifest import load_manifest
 
 
@@ -47,6 +47,23 @@ def test_tags_lie_whole_inside_one_cell_and_on_the_raster() -> None:
         seen.add((tag.value, tag.cell))
     assert len(seen) == 64
     assert period_px(448) == 8
+
+
+def read_tag(grey: np.ndarray) -> str:
+    """Tell the value from pixels by gradients: stripes have gradients one way, a diagonal correlated both ways.
+
+    Args:
+        grey: Pattern's pixels (side, side), any numeric type.
+    """
+    values = grey.astype(np.float64)
+    gy, gx = np.gradient(values)
+    horizontal, vertical = float(np.abs(gy).mean()), float(np.abs(gx).mean())
+    if horizontal > 2 * vertical:
+        return "horizontal"
+    if vertical > 2 * horizontal:
+        return "vertical"
+    product = float((gx * gy).mean())
+    return "diagonal" if product > 0.25 * float((gx**2 + gy**2).mean()) else "checker"
 
 
 def test_tags_survive_compression_and_are_flat_in_the_view(small_twin) -> None:

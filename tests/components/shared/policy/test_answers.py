@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.shared.policy.answers import parse_call, parse_reply, validate
+from components.shared.policy.answers import parse_reply, validate
 from components.shared.policy.prompts import answer_text, call_text
 from components.shared.samples.trajectory import Call
 
@@ -69,9 +69,9 @@ def test_a_thought_is_taken_off():
 
 def test_calls():
     call = Call(name="ZOOM_IN", arguments={"frame": 8, "box": [250, 0, 500, 250]})
-    assert parse_call(call_text(call)) == call
+    assert parse_reply(call_text(call)).call == call
     assert parse_reply(f"<think>closer</think>{call_text(call)}").thought == "closer"
-    assert parse_call(GOOD) is None
+    assert parse_reply(GOOD).call is None
 
 
 @pytest.mark.parametrize(

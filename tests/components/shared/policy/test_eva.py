@@ -64,8 +64,7 @@ def test_directions_are_the_leading_ones_of_the_layers_inputs(policy, question):
 def test_outputs_are_unchanged_until_training_and_survive_saving(ranked, question, tmp_path):
     policy, _, components = ranked
     talk = [(question(2), Message("assistant", "Box"))]
-    with policy.without_adapter():
-        base = policy.token_logprobs(talk)[0]
+    base = load_policy(tmp_path / "base").token_logprobs(talk)[0]
     apply_components(policy, components)
     assert torch.allclose(policy.token_logprobs(talk)[0], base, atol=1e-6)
     with torch.no_grad():

@@ -169,7 +169,7 @@ def test_the_digest_follows_every_change(policy, question):
     assert len(seen) == 3
 
 
-def test_a_fresh_adapter_changes_no_output_and_can_be_set_aside(policy, question):
+def test_a_fresh_adapter_changes_no_output_until_it_is_trained(policy, question):
     talk = [(question(1), Message("assistant", "Box"))]
     base = policy.token_logprobs(talk)[0]
     policy.add_adapter(rank=2)
@@ -178,8 +178,6 @@ def test_a_fresh_adapter_changes_no_output_and_can_be_set_aside(policy, question
         for parameter in policy.trainable_parameters():
             parameter.add_(0.3)
     assert not torch.allclose(policy.token_logprobs(talk)[0], base, atol=1e-3)
-    with policy.without_adapter():
-        assert torch.equal(policy.token_logprobs(talk)[0], base)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(policy, question):

@@ -6,7 +6,7 @@ import pytest
 
 from components.shared.runtime.errors import InputError
 from components.shared.work.frames import frame_time, list_frames
-from components.shared.work.grammar import count_transitions, most_likely_next
+from components.shared.work.grammar import count_transitions
 from components.shared.work.manifest import Segment
 from components.shared.work.series import labels_per_second
 
@@ -20,8 +20,6 @@ def test_transitions_look_through_null_and_repeats() -> None:
     two = segments(("b", 5, 6), ("a", 0, 5))
     counts = count_transitions([one, two], null_label="Null")
     assert counts == {"a": {"b": 2}, "b": {"a": 1}}
-    assert most_likely_next(counts, "a") == "b"
-    assert most_likely_next(counts, "never") is None
 
 
 def test_labels_per_second_take_the_larger_part_and_leave_gaps_open() -> None:
