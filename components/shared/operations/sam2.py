@@ -40,7 +40,7 @@ def load_model(kind: Kind, name: str, revision: str, device: str) -> Any:
     except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last: torch without this device
         raise OperationFault(
             "unavailable",
-            f"SAM 2 weights {name!r} cannot be loaded ({str(error).splitlines()[0]}).",
+            f"SAM 2 weights {name!r} cannot be loaded ({(str(error).splitlines() or [type(error).__name__])[0]}).",
             "another operation (operations.sam2_model must be a folder or hub name, or the backend `classical`)",
         ) from error
 

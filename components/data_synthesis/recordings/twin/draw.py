@@ -20,7 +20,9 @@ from components.data_synthesis.recordings.twin.script import Step
 PixelBox = tuple[int, int, int, int]
 _RED: Colour = (40, 40, 245)
 _TOOLS = {"scanner": (52.0, 30.0), "tape": (50.0, 34.0), "pen": (40.0, 40.0)}
-"""Tools and their size (width, height) in the hand, in design pixels; at home they lie in a holder, half as large."""
+"""Tools and their size (width, height), in design pixels; at home they lie in a holder, half as large."""
+_IN_HAND = {"scanner": (0.0, 0.0, 52.0, 30.0), "tape": (1.0, -5.5, 48.0, 31.0), "pen": (12.0, -14.0, 37.0, 45.0)}
+"""What a tool covers in the leading hand: its centre from the hand's (to the side, down), width and height."""
 
 
 @lru_cache(maxsize=4096)
@@ -165,8 +167,8 @@ class Bench:
         present = state.box in {"open", "closed"} or op in {300, 400, 500, 600, 700, 800, 900}
         away = state.box == "away" and op != 900
         if away:
-            self._carton(self.look.points["back"], step, pose, open_box=False)
-            boxes["box"] = self.canvas.bounds(self.look.points["back"], *self.look.box)
+            back = self.look.points["back"]
+            boxes["box"] = self.canvas.bounds(back, *self._carton(back, step, pose, open_box=False))
         if not present or away:
             if not away:
                 boxes["box"] = None
@@ -174,11 +176,10 @@ class Bench:
         at = pose.box_at or self.look.points["box"]
         open_box = op in {300, 400} or (op == 500 and (pose.flaps or 0) > 0.02)
         open_box = open_box or (state.box == "open" and op not in {500, 600, 700, 800, 900})
-        self._carton(at, step, pose, open_box=open_box)
-        w, h = self.look.box
-        boxes["box"] = self.canvas.bounds(at, w * pose.unfold, h * pose.unfold)
+        boxes["box"] = self.canvas.bounds(at, *self._carton(at, step, pose, open_box=open_box))
 
-    def _carton(self, at: Point, step: Step, pose: Pose, *, open_box: bool) -> None:
+    def _carton(self, at: Point, step: Step, pose: Pose, *, open_box: bool) -> tuple[float, float]:
+        """Paint the box; returns what it covers with its flaps: width and height."""
         canvas, colour, state = self.canvas, self.look.colours["carton"], step.before
         w, h = self.look.box[0] * pose.unfold, self.look.box[1] * (0.5 + 0.5 * pose.unfold)
         x, y = at
@@ -193,7 +194,7 @@ class Bench:
             for k in range(state.packed):
                 dx, dy = (-0.24 + 0.24 * k) * w, (0.1 if k % 2 else -0.12) * h
                 canvas.rect((x + dx, y + dy), 17, 20, shade(self.look.colours["item"], 0.55 + 0.08 * k))
-            return
+            return w + 2 * out, h + 2 * out
         canvas.rect(at, w, h, colour)
         canvas.rect(at, w, 2, shade(colour, 0.6))
         strip = pose.strip if step.operation == 500 and pose.strip is not None else 1.0
@@ -207,6 +208,7 @@ class Bench:
         if state.shipping_label:
             spot = ship_spot(self.look)
             canvas.blit(self._ship, (spot[0] + dx, spot[1] + dy))
+        return w, h
 
     def _held(
         self, step: Step, pose: Pose, left: Point, right: Point, boxes: dict[str, PixelBox | None]
@@ -214,8 +216,8 @@ class Bench:
         """Paint what lies under the hand; return where a tool that lies over the hand goes."""
         canvas, colours = self.canvas, self.look.colours
         if pose.held in _TOOLS:
-            w, h = _TOOLS[pose.held]
-            boxes[pose.held] = canvas.bounds(right, w, h)
+            dx, dy, w, h = _IN_HAND[pose.held]
+            boxes[pose.held] = canvas.bounds((right[0] + dx * self.side, right[1] + dy), w, h)
             if pose.beam is not None:
                 spot = label_spot(self.look)
                 canvas.line(
