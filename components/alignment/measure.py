@@ -153,17 +153,18 @@ def plot(
         axis.remove()
     axes = axes[: len(panels) + 1]
     for axis, (pair, way) in zip(axes, panels, strict=False):
-        widths = sorted(found[pair])
+        widths, tops = sorted(found[pair]), [0.0]
         for colour, k in zip(("#0b6e99", "#d9730d", "#448361"), KS, strict=True):
             share = [found[pair][w][way][k] for w in widths]
             ends = [intervals[pair][w][way][k] or (at, at) for w, at in zip(widths, share, strict=True)]
             apart = np.abs(np.array(ends).T - share)
+            tops += [chance[pair][way][k], *(high for _, high in ends)]
             axis.errorbar(range(len(widths)), share, apart, fmt="o-", capsize=3, color=colour, label=f"R@{k}")
             axis.axhline(chance[pair][way][k], color=colour, linestyle=":", linewidth=1.2)
         axis.set_title(way.replace("text", "caption").replace("_to_", " → "), fontsize=11)
         axis.set_xticks(range(len(widths)), [str(w) for w in widths])
         axis.set_xlabel("embedding width (dotted: chance)")
-        axis.set_ylim(0, min(1.03, 1.3 * max(ways[w][k] for ways in found[pair].values() for w in ways for k in KS)))
+        axis.set_ylim(0, min(1.03, 1.1 * max(tops) or 1.03))
         axis.grid(axis="y", alpha=0.25)
     axes[0].set_ylabel(f"recall, {gallery['num_items']} clips of unseen people")
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=3, loc="outside lower left")

@@ -116,8 +116,9 @@ def draw_result(frames: Sequence[np.ndarray], result: OperationResult, *, width:
 
 
 def caption(text: str, width: int) -> np.ndarray:
-    """Text in black on white, wrapped, at most three lines."""
-    lines = textwrap.wrap(text.encode("ascii", "replace").decode(), max(width // 9, 10))[:3] or [""]
+    """Text in black on white, wrapped, at most three lines; dots where more would follow."""
+    ascii_text = text.encode("ascii", "replace").decode()
+    lines = textwrap.wrap(ascii_text, max(width // 9, 10), max_lines=3, placeholder=" ...") or [""]
     picture = np.full((20 * len(lines) + 10, width, 3), 255, np.uint8)
     for number, line in enumerate(lines):
         cv2.putText(picture, line, (6, 20 + 20 * number), FONT, LETTERS, (20, 20, 20), 1, cv2.LINE_AA)

@@ -7,12 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from components.data_synthesis.recordings.config import TwinSection
 from components.shared.work.manifest import Split
+from components.shared.work.people import DEFAULT_SPLIT
 
-_OFFICIAL: dict[Split, tuple[str, ...]] = {
-    "train": ("U0101", "U0102", "U0103", "U0104", "U0105", "U0106"),
-    "validation": ("U0107",),
-    "test": ("U0108",),
-}
 _GENERATED: dict[Split, int] = {"train": 2001, "validation": 8001, "test": 9001}
 _FIRST_DAY = datetime(2022, 3, 1, 0, 0, tzinfo=UTC)
 
@@ -47,7 +43,7 @@ def list_jobs(config: TwinSection) -> list[Job]:
     )
     jobs = []
     for split, count, length_s in sides:
-        official = _OFFICIAL[split]
+        official = DEFAULT_SPLIT[split]
         for index in range(count):
             generated = _GENERATED[split] + index - len(official)
             user = official[index] if index < len(official) else f"U{generated:04d}"
