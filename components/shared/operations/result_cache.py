@@ -12,6 +12,9 @@ from components.shared.operations.operation import Operation
 from components.shared.operations.result import OperationResult
 from components.shared.runtime.config import canonical_json
 
+ENTRY = 512
+"""Bytes of a drawing or of a list's entry: a small dictionary with a box."""
+
 
 class ResultCache:
     """Least recently used results within a budget of memory; safe to use from several threads.
@@ -55,7 +58,8 @@ class ResultCache:
 
 
 def size_bytes(result: OperationResult) -> int:
-    """Approximate bytes a result holds; a mask in run lengths is counted by its runs."""
-    masks = sum(drawing.mask.nbytes for drawing in result.drawings if drawing.mask is not None)
+    """Approximate bytes a result holds: its pixels, and what is many in it (drawings, lists, a mask's run lengths)."""
+    masks = sum(ENTRY + (drawing.mask.nbytes if drawing.mask is not None else 0) for drawing in result.drawings)
+    lists = sum(ENTRY * len(value) for value in result.data.values() if isinstance(value, list))
     runs = 16 * len(result.data.get("mask", {}).get("counts", ())) if isinstance(result.data.get("mask"), dict) else 0
-    return 1024 + len(result.text) + masks + runs + (result.image.nbytes if result.image is not None else 0)
+    return 1024 + len(result.text) + masks + lists + runs + (result.image.nbytes if result.image is not None else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from components.shared.operations import (
 )
 from components.shared.operations.arguments import Arguments
 from components.shared.operations.result import Drawing
+from components.shared.operations.result_cache import size_bytes
 from components.shared.runtime.errors import ConfigError
 
 FRAMES = [np.random.default_rng(index).integers(0, 255, (90, 120, 3), np.uint8) for index in range(3)]
@@ -363,3 +365,15 @@ class TestCache:
         registry.execute("COUNT", {"value": 9}, FRAMES)
         registry.execute("COUNT", {"value": 0}, FRAMES)
         assert calls == [*range(10), 0]
+
+    def test_a_long_track_counts_as_much_as_it_holds(self) -> None:
+        """A thousand boxes hold most of a megabyte; counted as a kilobyte, the cache outgrew its budget."""
+        tracemalloc.start()
+        boxes = [{"frame": n + 1000, "box": [n + 1000, n + 2000, n + 3000, n + 4000]} for n in range(1000)]
+        drawings = tuple(
+            Drawing(n, (n + 1000, n + 2000, n + 3000, n + 4000), label=f"{n / 7:.2f}") for n in range(1000)
+        )
+        result = OperationResult(True, "followed", data={"boxes": boxes}, drawings=drawings)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert held > 300_000 and 0.8 * held < size_bytes(result) < 3 * held
