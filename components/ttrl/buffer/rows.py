@@ -19,6 +19,25 @@ ROW = np.dtype(
 """A live record: where it lies, the fixed part of its body as in the log, and the numbers of its names."""
 WHOLE = np.dtype(f"V{ROW.itemsize}")
 """A row as mere bytes: copying structures goes field by field, which is many times slower."""
+
+
+def _offset(name: str) -> int:
+    """Of a field of a row or of its fixed part."""
+    fields, fixed = ROW.fields, FIXED_ROW.fields
+    assert fields is not None and fixed is not None
+    return fields[name][1] if name in fields else fields["record"][1] + fixed[name][1]
+
+
+_NAMES = ["key", "sequence", "label", "source", "confidence", "reward"]
+SHOWN = np.dtype(
+    {
+        "names": _NAMES,
+        "formats": ["V16", "<i8", "<i4", "<i4", "<f4", "<f4"],
+        "offsets": [_offset(name) for name in _NAMES],
+        "itemsize": ROW.itemsize,
+    }
+)
+"""What a search answers of a row: one gathering instead of one a column."""
 WHOLE_FIXED = np.dtype(f"V{FIXED_ROW.itemsize}")
 """The same for the fixed part."""
 
@@ -106,6 +125,11 @@ class Rows:
         """Copies of all rows (used,) ROW and of which are live (used,)."""
         return self.table[: self.used].view(WHOLE).copy().view(ROW), self.alive[: self.used].copy()
 
+    def shown(self, slots: np.ndarray) -> list[tuple[bytes, int, int, int, float, float]]:
+        """Of slots (n,): key, sequence number, numbers of label and source, confidence, reward."""
+        found: list[tuple[bytes, int, int, int, float, float]] = self.whole[slots].view(SHOWN).tolist()
+        return found
+
     def release(self, key: bytes) -> int:
         """Forget a live key; returns the slot it had."""
         slot = self.slot_of.pop(key)
@@ -127,7 +151,7 @@ class Rows:
 
     def _adopt(self, table: np.ndarray) -> None:
         fixed = table["record"]
-        self.table = table
+        self.table, self.whole = table, table.view(WHOLE)
         self.columns = {
             **{name: table[name] for name in ROW.names or () if name != "record"},
             **{name: fixed[name] for name in FIXED_ROW.names or () if name != "key"},

@@ -12,16 +12,16 @@ import numpy as np
 
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.identity import id_of
+from components.ttrl.buffer.index.exact import scan, similarities, top
 from components.ttrl.buffer.index.keeper import Keeper
 from components.ttrl.buffer.index.kinds import RERANKED
-from components.ttrl.buffer.index.tail import similarities, top
 from components.ttrl.buffer.query import Neighbour, Where
 from components.ttrl.buffer.state import State
 
 SPARE = 16
 """Candidates asked for beyond k, in case some have just been removed."""
-GATHER_LIMIT = 20_000
-"""A filter that leaves fewer records is answered by scoring just those."""
+GATHER_LIMIT, GATHER_SHARE = 20_000, 4
+"""Where no more records may be returned than these, and than one in so many, just those are read."""
 
 
 class Search:
@@ -45,29 +45,38 @@ class Search:
         k = min(k, len(self.state.slot_of))
         if k <= 0:
             return []
-        if where is not None:
-            return self._filtered(query, k, where)
-        found = self._indexed(query, k)
-        return found if found is not None else self._exact(query, k)
+        found = self._indexed(query, k) if where is None else None
+        return found if found is not None else self._exact(query, k, where)
 
-    def _exact(self, query: np.ndarray, k: int) -> list[Neighbour]:
+    def _exact(self, query: np.ndarray, k: int, where: Where | None = None) -> list[Neighbour]:
         state = self.state
         for _ in range(3):
-            version, used = state.version, state.rows.used
-            scores = state.vectors.scores(query, used, euclidean=self.euclidean)
+            with self.mutex:
+                version, used, keep = state.version, state.rows.used, self._kept(where)
+            slots, scores = self._scan(query, k, used, keep)
             with self.mutex:
                 if state.version == version:
-                    return self._best(scores, used, k)
+                    return self._neighbours(slots, scores)
         with self.mutex:  # writers are faster than the scan: keep them out for one
-            used = state.rows.used
-            return self._best(state.vectors.scores(query, used, euclidean=self.euclidean), used, k)
+            return self._neighbours(*self._scan(query, k, state.rows.used, self._kept(where)))
 
-    def _best(self, scores: np.ndarray, used: int, k: int) -> list[Neighbour]:
+    def _kept(self, where: Where | None) -> np.ndarray | None:
+        """(used,) bool: which slots may be returned; None: all."""
         rows = self.state.rows
-        if len(rows) < used:
-            scores[~rows.alive[:used]] = -np.inf
-        slots = top(scores, min(k, len(rows)))
-        return self._neighbours(slots, scores[slots])
+        if where is None:
+            return None if len(rows) == rows.used else rows.alive[: rows.used].copy()
+        live = rows.live()
+        keep = np.zeros(rows.used, bool)
+        keep[live[where.mask(rows, live)]] = True
+        return keep
+
+    def _scan(self, query: np.ndarray, k: int, used: int, keep: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        if keep is not None and np.count_nonzero(keep) <= min(GATHER_LIMIT, used // GATHER_SHARE):
+            slots = np.flatnonzero(keep)
+            scores = similarities(self.state.vectors.read(slots), query, euclidean=self.euclidean)
+            best = top(scores, k)
+            return slots[best], scores[best]
+        return scan(self.state.vectors.filled(used), query, k, euclidean=self.euclidean, keep=keep)
 
     def _indexed(self, query: np.ndarray, k: int) -> list[Neighbour] | None:
         """None where there is no index, or too many of its answers are stale."""
@@ -80,11 +89,10 @@ class Search:
         places, scores = generation.built.search(query, k + SPARE)
         found, sequences = generation.slots[places], generation.sequences[places]
         if len(matrix):
-            tail_scores = similarities(matrix, query, euclidean=self.euclidean)
-            near = top(tail_scores, k + SPARE)
+            near, tail_scores = scan([matrix], query, k + SPARE, euclidean=self.euclidean)
             found = np.concatenate([found, tail_slots[near]])
             sequences = np.concatenate([sequences, tail_sequences[near]])
-            scores = np.concatenate([scores, tail_scores[near]])
+            scores = np.concatenate([scores, tail_scores])
         with self.mutex:
             rows = self.state.rows
             valid = (rows.columns["sequence"][found] == sequences) & rows.alive[found] & (found >= 0)
@@ -102,29 +110,10 @@ class Search:
             best = top(scores, k)
             return self._neighbours(found[best], scores[best])
 
-    def _filtered(self, query: np.ndarray, k: int, where: Where) -> list[Neighbour]:
-        state = self.state
-        with self.mutex:
-            live = state.rows.live()
-            slots = live[where.mask(state.rows, live)]
-            if len(slots) <= GATHER_LIMIT:
-                scores = similarities(state.vectors.read(slots), query, euclidean=self.euclidean)
-                best = top(scores, min(k, len(slots)))
-                return self._neighbours(slots[best], scores[best])
-            scores = state.vectors.scores(query, state.rows.used, euclidean=self.euclidean)[slots]
-            best = top(scores, k)
-            return self._neighbours(slots[best], scores[best])
-
     def _neighbours(self, slots: np.ndarray, scores: np.ndarray) -> list[Neighbour]:
         rows = self.state.rows
         labels, sources = rows.names["label"].texts, rows.names["source"].texts
-        columns, keys = rows.columns, rows.key_bytes[slots].tobytes()
         return [
-            Neighbour(id_of(keys[16 * i : 16 * i + 16]), sequence, score, labels[label] or "", sources[source] or "",
-                      confidence, reward)
-            for i, (sequence, score, label, source, confidence, reward) in enumerate(zip(
-                columns["sequence"][slots].tolist(), scores.tolist(),
-                columns["label"][slots].tolist(), columns["source"][slots].tolist(),
-                columns["confidence"][slots].tolist(), columns["reward"][slots].tolist(),
-            ))
-        ]  # fmt: skip
+            Neighbour(id_of(key), sequence, score, labels[label] or "", sources[source] or "", confidence, reward)
+            for (key, sequence, label, source, confidence, reward), score in zip(rows.shown(slots), scores.tolist())
+        ]

@@ -47,7 +47,8 @@ class State:
         self.shadow: dict[bytes, set[int]] = {}
         """Segments that hold superseded versions of a live key: what its removal must outlive."""
         self.version = 0
-        """Grows with every change of what a search can return."""
+        """Grows with every removal and with every record that takes a slot used before: a search that scanned the
+        table meanwhile may have seen half of either."""
         self.fresh: list[int] = []
         """Slots stored since the search last looked."""
         self.touched: list[int] = []
@@ -78,7 +79,7 @@ class State:
     def apply(self, entries: Iterable[Found]) -> None:
         """Apply entries in rising order of sequence number."""
         experience, blob, patch, remove = map(int, (Kind.EXPERIENCE, Kind.BLOB, Kind.PATCH, Kind.REMOVE))
-        last = self.sequence
+        last, used = self.sequence, self._rows.used
         stored: list[int] = []
         for item in entries:
             kind, _, last, _, body, _ = item
@@ -91,7 +92,7 @@ class State:
             elif kind == remove:
                 self._remove(item)
         self.sequence = max(self.sequence, last)
-        self.version += len(stored)
+        self.version += sum(slot < used for slot in stored)
         self.touched += stored
         self.fresh += stored
         for slots in (self.touched, self.fresh):

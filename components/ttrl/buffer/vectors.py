@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from components.ttrl.buffer.ahead import populate
-from components.ttrl.buffer.pages import Pages
+from components.ttrl.buffer.pages import Pages, aligned
 
 BLOCK_ROWS = 16_384
 AHEAD_BYTES = 8 << 20
@@ -66,7 +66,7 @@ class VectorBlocks:
         """Make room for slots 0 .. slots - 1."""
         while len(self.blocks) * BLOCK_ROWS < slots:
             shape = (BLOCK_ROWS, self.dimension)
-            self.blocks.append(self._pages.zeros(*shape) if self._pages else np.zeros(shape, np.float32))
+            self.blocks.append(self._pages.zeros(*shape) if self._pages else aligned(*shape))
 
     @contextmanager
     def filling(self) -> Iterator[None]:
@@ -125,17 +125,7 @@ class VectorBlocks:
             result[chosen] = self.blocks[block][slots[chosen] % BLOCK_ROWS]
         return result
 
-    def scores(self, query: np.ndarray, slots: int, *, euclidean: bool) -> np.ndarray:
-        """(slots,) similarity of every row to the query: inner product, or minus the squared distance."""
-        result = np.empty(slots, np.float32)
-        for number, block in enumerate(self.blocks):
-            start = number * BLOCK_ROWS
-            if start >= slots:
-                break
-            part = block[: slots - start]
-            if euclidean:
-                difference = part - query
-                result[start : start + len(part)] = -np.einsum("ij,ij->i", difference, difference)
-            else:
-                np.vecdot(part, query, out=result[start : start + len(part)])  # twice as fast as the product by BLAS
-        return result
+    def filled(self, slots: int) -> list[np.ndarray]:
+        """The matrices of slots 0 .. slots - 1, one after another."""
+        starts = range(0, slots, BLOCK_ROWS)
+        return [block[: slots - start] for start, block in zip(starts, self.blocks)]

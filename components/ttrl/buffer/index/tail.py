@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-MANY, GROUP = 4096, 64
-"""From so many scores on, those worth sorting are found by the maxima of groups of this size."""
-
 
 class Tail:
     """Rows are only ever added, so that a search may go on over the rows it saw while others are added.
@@ -36,26 +33,3 @@ class Tail:
         self.matrix[self.count : stop] = vectors
         self.slots[self.count : stop], self.sequences[self.count : stop] = slots, sequences
         self.count = stop
-
-
-def similarities(matrix: np.ndarray, query: np.ndarray, *, euclidean: bool) -> np.ndarray:
-    """(n,) similarity of each row (n, dim) to the query (dim,)."""
-    if not euclidean:
-        return np.vecdot(matrix, query)
-    difference = matrix - query
-    return -np.einsum("ij,ij->i", difference, difference)
-
-
-def top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k largest scores, best first."""
-    count = len(scores)
-    if k >= count:
-        return (-scores).argsort(kind="stable")
-    if count < MANY or k > count // (4 * GROUP):
-        best = scores.argpartition(count - k)[count - k :]
-        return best[(-scores[best]).argsort(kind="stable")]
-    # the k-th largest maximum of groups (each every `step`-th score) is at most the k-th largest score
-    step = count // GROUP
-    maxima = scores[: step * GROUP].reshape(GROUP, step).max(0)
-    best = np.flatnonzero(scores >= maxima[maxima.argpartition(step - k)[step - k]])
-    return best[(-scores[best]).argsort(kind="stable")[:k]]

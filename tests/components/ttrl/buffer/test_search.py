@@ -14,10 +14,10 @@ from components.ttrl.buffer import (
     InvalidExperienceError,
     Where,
 )
+from components.ttrl.buffer.index.exact import scan, top
 from components.ttrl.buffer.index.file import read
 from components.ttrl.buffer.index.kinds import to_gpu
-from components.ttrl.buffer.index.tail import top
-from components.ttrl.buffer.vectors import hybrid
+from components.ttrl.buffer.vectors import BLOCK_ROWS, VectorBlocks, hybrid
 
 KINDS = ["flat", "ivf", "hnsw", "sq8", "mrl_sq8", "mrl_hnsw"]
 
@@ -266,6 +266,63 @@ def test_a_graph_swapped_out_gives_its_memory_back():
         load()
     gc.collect()
     assert resident() - before < 10 * vectors.nbytes
+
+
+@pytest.mark.parametrize("euclidean", [False, True])
+@pytest.mark.parametrize("sizes", [[0], [1], [300], [256, 256, 7]], ids=str)
+@pytest.mark.parametrize("share", [None, 0.0, 0.02, 0.7])
+def test_a_scan_gives_what_sorting_all_rows_gives(sizes, share, euclidean):
+    generator = np.random.default_rng(len(sizes))
+    blocks = [generator.standard_normal((size, 24)).astype(np.float32) for size in sizes]
+    rows = np.concatenate(blocks)
+    keep = None if share is None else generator.random(len(rows)) < share
+    query = generator.standard_normal(24).astype(np.float32)
+    exact = -((rows - query) ** 2).sum(1) if euclidean else rows @ query
+    order = np.argsort(-exact)
+    order = order if keep is None else order[keep[order]]
+    for k in (1, 10, 150, 600):
+        found, scores = scan(blocks, query, k, euclidean=euclidean, keep=keep)
+        assert len(set(found.tolist())) == len(order[:k]) and set(found.tolist()) <= set(order.tolist())
+        assert np.allclose(scores, exact[found], rtol=1e-4, atol=1e-4)
+        assert np.allclose(scores, exact[order[:k]], rtol=1e-4, atol=1e-4)  # equal but for rounding
+
+
+def test_distances_beyond_float32_hide_no_record(tmp_path):
+    with ExperienceBuffer.open(tmp_path / "b", settings(metric="euclidean"), disk=FastDisk()) as buffer:
+        far = np.full(32, 3e19, np.float32)
+        stored = fill(buffer, np.stack([far, -far, np.ones(32, np.float32)]), source="a")
+        for where in (None, Where(sources=["a"])):
+            assert {n.id for n in buffer.search_knn(np.ones(32), 3, where)} == {e.id for e in stored}
+            assert buffer.search_knn(np.ones(32), 3, where)[0].id == stored[2].id
+
+
+@pytest.mark.parametrize("where", [None, Where(sources=["a"])], ids=["all", "filtered"])
+def test_a_scan_is_repeated_only_where_a_slot_it_saw_was_taken_anew(tmp_path, monkeypatch, where):
+    vectors = clusters(40)
+    with ExperienceBuffer.open(tmp_path / "b", settings(), disk=FastDisk()) as buffer:
+        stored = fill(buffer, vectors, source="a")
+        calls, steps = [], []
+
+        def watched(*args, **kwargs):
+            calls.append(1)
+            result = scan(*args, **kwargs)
+            if steps:
+                steps.pop()()
+            return result
+
+        monkeypatch.setattr("components.ttrl.buffer.search.scan", watched)
+        steps.append(lambda: buffer.append(Experience(question="new", visual=vectors[0], source="a")))
+        assert len(buffer.search_knn(vectors[0], 5, where)) == 5 and len(calls) == 1
+        steps.append(lambda: buffer.remove(stored[0].id))
+        assert stored[0].id not in {n.id for n in buffer.search_knn(vectors[0], 5, where)} and len(calls) == 3
+        steps.append(lambda: buffer.append(Experience(question="in its slot", visual=-vectors[1], source="a")))
+        assert buffer.search_knn(vectors[1], 1, where)[0].id == stored[1].id and len(calls) == 5
+
+
+def test_the_matrix_begins_with_a_cache_line():
+    vectors = VectorBlocks(512)
+    vectors.reserve(2 * BLOCK_ROWS)
+    assert all(block.ctypes.data % 64 == 0 and not block.any() for block in vectors.blocks)
 
 
 @pytest.mark.parametrize("count", [1, 63, 4095, 4096, 5000, 20_001])
