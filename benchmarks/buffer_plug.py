@@ -27,8 +27,7 @@ from components.ttrl.buffer import BufferConfig, Experience, ExperienceBuffer, I
 
 def identity(number):
     """The id of the benchmark's record `number`."""
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return f"00000000-0000-0000-0000-{number:012x}"
 
 
 class Sync:

@@ -82,7 +82,7 @@ class BufferConfig(Section):
     """Log records after which a snapshot is due."""
     snapshot_bytes: int = Field(64 << 20, ge=1024)
     """Log bytes after which a snapshot is due."""
-    snapshot_duty: float = Field(0.05, gt=0, le=1)
+    snapshot_duty: float = Field(0.02, gt=0, le=1)
     """Largest share of time spent writing snapshots: under load they are spaced out."""
     generations: int = Field(3, ge=1, le=100)
     """Snapshots kept."""

@@ -25,6 +25,9 @@ TICK_S = 1.0
 COMPACTION_EVERY_S = 5.0
 EXPIRY_EVERY_S = 600.0
 PURGE_EVERY_ENTRIES = 50_000
+BUILD_S, BUILD_GROWTH = 5.0, 0.5
+"""No index is begun while the buffer would grow by this share in this time: it would be out of date when it is done, and
+searches scan what it does not cover."""
 DAY_S = 86_400.0
 
 
@@ -58,6 +61,7 @@ class Maintenance:
         self._saved = (0, 0)  # entries and bytes at the last snapshot
         self._saved_sequence = state.sequence
         self._purged = 0
+        self._tended = (time.monotonic(), 0)  # when, and entries then
         self._next_snapshot = self._next_compaction = self._next_expiry = 0.0
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -95,7 +99,7 @@ class Maintenance:
             if self._wake.is_set() and pause > 0 and self._stop.wait(min(pause, TICK_S)):
                 return
             self._wake.clear()
-            for work in (self._snapshot_if_due, self._compact_if_due, self._expire_if_due, self.index_due):
+            for work in (self._snapshot_if_due, self._compact_if_due, self._expire_if_due, self._tend_index):
                 self._guarded(work)
 
     def _guarded(self, work: Callable[[], Any]) -> None:
@@ -126,6 +130,13 @@ class Maintenance:
         if time.monotonic() >= self._next_expiry:
             self.counts["expired"] += self.expire()
             self._next_expiry = time.monotonic() + min(EXPIRY_EVERY_S, self.config.retention_days * DAY_S / 100)
+
+    def _tend_index(self) -> None:
+        (before, entries), now = self._tended, time.monotonic()
+        self._tended = (now, self.journal.entries)
+        growth = (self.journal.entries - entries) / max(now - before, 1e-6) * BUILD_S
+        if growth <= BUILD_GROWTH * len(self.state.slot_of):
+            self.index_due()
 
     def snapshot(self, *, only: bool = False) -> None:
         """Write a snapshot now.
