@@ -26,8 +26,8 @@ COMPACTION_EVERY_S = 5.0
 EXPIRY_EVERY_S = 600.0
 PURGE_EVERY_ENTRIES = 50_000
 BUILD_S, BUILD_GROWTH = 5.0, 0.5
-"""No index is begun while the buffer would grow by this share in this time: it would be out of date when it is done, and
-searches scan what it does not cover."""
+"""No index is begun while the buffer would grow by this share in this time: it would be out of date when it is done,
+and searches scan what it does not cover."""
 DAY_S = 86_400.0
 
 
