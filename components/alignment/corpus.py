@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from components.shared.runtime.errors import InputError
+from components.shared.runtime.memory import give_back
 from components.shared.runtime.reproducibility import cpu_threads
 from components.shared.samples.clip import ClipMeta
 from components.shared.samples.clip_shards import read_views
@@ -108,7 +109,10 @@ def read_corpus(
         raise InputError(
             f"split {split} has frames of sizes {sorted({item.shape[1:] for item in frames})}; one is needed."
         )
-    return stack(metas, frames, sounds, manifest, style)
+    corpus = stack(metas, frames, sounds, manifest, style)
+    del clips, frames
+    give_back()
+    return corpus
 
 
 def stack(

@@ -19,7 +19,7 @@ from components.sft.summary import figures_of, summary
 from components.shared.runtime.artifacts import read_json, sha256_bytes, write_json
 from components.shared.runtime.config import canonical_json
 from components.shared.runtime.launch import in_group, launch, wanted
-from components.shared.runtime.memory import PeakMemory
+from components.shared.runtime.memory import PeakMemory, give_back
 from components.shared.runtime.report import Report
 from components.shared.samples.index import read_index
 
@@ -147,7 +147,9 @@ def warm(policy: DecoderPolicy, rows: Iterable[Encoded]) -> None:
     the cache holds, features are computed when a step needs them, and a resumed run may differ from an uninterrupted
     one in last bits.
     """
-    for part in batched(rows, 64):
+    for number, part in enumerate(batched(rows, 64)):
+        if number % 8 == 7:  # the pictures stay, what they were read and encoded from does not
+            give_back()
         policy.features.encode(
             [image for row in part for image in row.images], keys=[key for row in part for key in row.image_keys]
         )
