@@ -1,35 +1,27 @@
-"""Several nodes: the TrainJob object, the launcher's manners, and two nodes that are two real processes."""
+"""Several nodes: the launcher's manners, and two nodes that are two real processes."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-import trainer_double
-from trainer_double import NAMESPACE, TrainerDouble, check_train_job, clean_environment, serve
+from trainer_double import EXCHANGE, TrainerDouble, nodes, trainer_client
 
 from components.shared.runtime import stores, train_job
 from components.shared.runtime.config import StepSection
 from components.shared.runtime.errors import EnvironmentFault, StepError
 from components.shared.runtime.stores import exists, find, put_folder
-from components.shared.runtime.train_job import Nodes, asked, job_name, nodes_here, options, run_on_nodes
+from components.shared.runtime.train_job import asked, job_name, run_on_nodes
 
 HERE = Path(__file__).parent
-GOLDEN = HERE / "golden" / "train-job.yaml"
-EXCHANGE = "s3://mlpipeline/exchange"
 
 
 class TargetSection(StepSection):
@@ -47,36 +39,6 @@ class Inputs:
 class Outputs:
     adapter: Path
     work: Path
-
-
-def nodes(**more: Any) -> Nodes:
-    base = {"image": "ghcr.io/pixelis/pixelis-train:abc-gpu", "num_nodes": 2, "cpu": "4", "memory": "24Gi"}
-    return Nodes(**base | {"timeout_s": 600, "exchange": EXCHANGE, "namespace": NAMESPACE} | more)
-
-
-@pytest.fixture
-def double(tmp_path: Path, store: Any) -> Iterator[TrainerDouble]:
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    path = os.pathsep.join([str(HERE), *sys.path])
-    made = TrainerDouble(logs, clean_environment(PYTHONPATH=path, PIXELIS_NODE_DIR=str(logs), OMP_NUM_THREADS="1"))
-    server = serve(made)
-    made.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-    yield made
-    for name in list(made.nodes):
-        made.stop(name)
-    server.shutdown()
-    server.server_close()
-
-
-def trainer_client(double: TrainerDouble) -> Any:
-    from kubeflow.common.types import KubernetesBackendConfig
-    from kubeflow.trainer import TrainerClient
-    from kubernetes import client
-
-    settings = client.Configuration()
-    settings.host = double.url  # type: ignore[attr-defined]
-    return TrainerClient(KubernetesBackendConfig(namespace=NAMESPACE, client_configuration=settings))
 
 
 @pytest.fixture
@@ -143,13 +105,6 @@ def test_two_runs_of_the_same_work_have_a_job_each_and_one_goes_on_from_what_the
     assert report.facts["began"] == 7
     assert list(double.jobs) == [job_name("sft-both", "run-8")]
     assert [*find(f"{EXCHANGE}/sft-both")] == ["run-8/work/state.json"]
-
-
-def test_a_jobs_name_is_the_runs_own_and_the_same_at_every_try() -> None:
-    assert job_name("sft-0123", "run-7") == job_name("sft-0123", "run-7")
-    assert job_name("sft-0123", "run-7") != job_name("sft-0123", "run-8")
-    longest = job_name("alignment-" + 16 * "f", 36 * "f")
-    assert re.fullmatch("[a-z][-a-z0-9]*", longest) and len(longest) + len("-node-0-0-abcde") <= 63, "a pod's label"
 
 
 def test_a_job_that_fails_for_good_shows_the_log_of_the_node_that_did(double: TrainerDouble, launch: Any) -> None:
@@ -262,62 +217,3 @@ train_job.run_on_nodes(
     assert launcher.wait(60) == 128 + signal.SIGTERM
     assert not double.jobs
     assert all(node.wait(30) is not None for node in started)
-
-
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_the_object_is_the_golden_one(double: TrainerDouble, kind: str) -> None:
-    """Renew with PIXELIS_RENEW_GOLDEN=1 and look at the difference."""
-    double.runs_nodes = False
-    more: dict[str, Any] = {}
-    if kind == "gpu":
-        more = {"accelerator": "nvidia.com/gpu", "accelerator_count": 2, "processes": 2, "shm": "8Gi"}
-        more |= {"node_selector": {"cloud/pool": "a100"}}
-    asked_for = nodes(**more)
-    job = REAL_JOB(
-        module="components.sft",
-        section={"seed": 0, "rank": 16},
-        inputs={"trajectories": "minio://mlpipeline/v2/t", "clips": ("minio://mlpipeline/v2/c",), "width": 3},
-        outputs=("adapter",),
-        exchange=f"{EXCHANGE}/sft-0123",
-        processes=asked_for.processes,
-    )
-    train_job.start(trainer_client(double), asked_for, job, "pixelis-sft-0123")
-    [made] = double.created
-    golden = GOLDEN.with_stem(f"train-job-{kind}")
-    if os.environ.get("PIXELIS_RENEW_GOLDEN") == "1":
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(yaml.safe_dump(made, sort_keys=True))
-    assert made == yaml.safe_load(golden.read_text())
-
-
-def test_the_double_refuses_what_the_controller_would(double: TrainerDouble) -> None:
-    """The test's own instrument: a misspelt field, and environment by a patch."""
-    job = REAL_JOB(module="x", section={}, inputs={}, outputs=("adapter",), exchange=EXCHANGE)
-    double.runs_nodes = False
-    train_job.start(trainer_client(double), nodes(shm="1Gi"), job, "right")
-    good = double.created[0]
-    check_train_job(json.loads(json.dumps(good)))
-    wrong = json.loads(json.dumps(good))
-    wrong["spec"]["trainer"]["numNode"] = 2
-    with pytest.raises(trainer_double.Refused, match="strict decoding"):
-        check_train_job(wrong)
-    wrong = json.loads(json.dumps(good))
-    patched = wrong["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]
-    patched["template"]["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "A", "value": "b"}]
-    with pytest.raises(trainer_double.Refused, match="must not have envs"):
-        check_train_job(wrong)
-
-
-def test_pods_are_patched_only_where_the_placement_says_so() -> None:
-    job = REAL_JOB(module="x", section={}, inputs={}, outputs=("adapter",), exchange=EXCHANGE)
-    assert len(options(nodes(), job, "n")) == 4
-    assert len(options(nodes(node_selector={"a": "b"}), job, "n")) == 5
-
-
-def test_only_a_pod_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local run of the same pipeline has the variable and must train in its own process."""
-    monkeypatch.setenv(train_job.VARIABLE, nodes().canonical())
-    monkeypatch.delenv("PIXELIS_POD_NAMESPACE", raising=False)
-    assert nodes_here() is None
-    monkeypatch.setenv("PIXELIS_POD_NAMESPACE", "kubeflow")
-    assert nodes_here() == nodes()

@@ -24,10 +24,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubeflow_trainer_api import models
 
+from components.shared.runtime.train_job import Nodes
 from pipelines.kustomize import render
 
 MANIFESTS = Path(__file__).parents[4] / "manifests" / "trainer"
 NAMESPACE = "kubeflow"
+EXCHANGE = "s3://mlpipeline/exchange"
 
 
 class Refused(Exception):
@@ -240,3 +242,20 @@ def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without what a launcher before it may have set."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PET_", "PIXELIS_"))}
     return kept | more
+
+
+def nodes(**more: Any) -> Nodes:
+    """Two nodes of a step."""
+    base = {"image": "ghcr.io/pixelis/pixelis-train:abc-gpu", "num_nodes": 2, "cpu": "4", "memory": "24Gi"}
+    return Nodes(**base | {"timeout_s": 600, "exchange": EXCHANGE, "namespace": NAMESPACE} | more)
+
+
+def trainer_client(double: TrainerDouble) -> Any:
+    """The SDK's client, speaking to the double."""
+    from kubeflow.common.types import KubernetesBackendConfig
+    from kubeflow.trainer import TrainerClient
+    from kubernetes import client
+
+    settings = client.Configuration()
+    settings.host = double.url  # type: ignore[attr-defined]
+    return TrainerClient(KubernetesBackendConfig(namespace=NAMESPACE, client_configuration=settings))
