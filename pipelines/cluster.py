@@ -28,6 +28,10 @@ from pipelines.training import NAME, build
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 PAGE = 100
 FORWARD = "From outside: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, and --host http://localhost:8080"
+REFUSED = "Pass a token in PIXELIS_KFP_TOKEN, and your own namespace with --namespace."
+PAST_LOGIN = f"A page to log in? Pass a token in PIXELIS_KFP_TOKEN. Another program? {FORWARD}"
+PASSING = (429, 500, 502, 503, 504)
+"""Answers of a server that may be others a moment later."""
 TYPES: dict[str, type] = {"Integer": int, "String": str, "Boolean": bool, "Float": float}
 """Types of the run form, as kfp names them."""
 
@@ -54,12 +58,19 @@ class Server:
             token: Bearer token, where the server wants one.
 
         Raises:
+            ConfigError: no address, no name of a namespace, or none where the server has several users.
             EnvironmentFault: nothing answers there.
         """
         import kfp
 
         self.host, self.namespace = host.rstrip("/"), namespace
-        check_answers(self.host, token)  # the client itself would try for half a minute
+        check_namespace(namespace)
+        facts = check_answers(self.host, token)  # the client itself would try for half a minute
+        if facts.get("multi_user") and not namespace:
+            raise ConfigError(
+                f"{self.host} is a Kubeflow of several users, whose runs belong to a namespace; nothing was sent.",
+                remedy="Name yours with --namespace.",
+            )
         with explained(self.host), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.client = kfp.Client(host=self.host, existing_token=token or None, namespace=namespace or "kubeflow")
@@ -77,7 +88,8 @@ class Server:
             if not create:
                 return None
             body = kfp_server_api.V2beta1Pipeline(display_name=name, name=name, description=description, **self.scope())
-            return self.client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
+            made = self.client._pipelines_api.pipeline_service_create_pipeline(body)
+            return self.identified(made.pipeline_id, f"pipeline {name}")
 
     def versions(self, pipeline_id: str) -> dict[str, Any]:
         """All versions of a pipeline by name."""
@@ -101,7 +113,8 @@ class Server:
                     made = self.client.upload_pipeline_version(
                         str(package), candidate, pipeline_id=pipeline_id, description=f"sha256:{digest}"
                     )
-                return Version(pipeline_id, made.pipeline_version_id, candidate, True)
+                identifier = self.identified(made.pipeline_version_id, f"version {candidate}")
+                return Version(pipeline_id, identifier, candidate, True)
             if digest_of(found.description) == digest:
                 return Version(pipeline_id, found.pipeline_version_id, candidate, False)
         raise ConfigError(
@@ -112,15 +125,32 @@ class Server:
     def experiment_id(self, name: str) -> str:
         """The experiment's id, made where missing."""
         with explained(self.host), contextlib.redirect_stdout(io.StringIO()):
-            return self.client.create_experiment(name, namespace=self.namespace or None).experiment_id
+            made = self.client.create_experiment(name, namespace=self.namespace or None)
+            return self.identified(made.experiment_id, f"experiment {name}")
+
+    def identified(self, identifier: str | None, what: str) -> str:
+        """The id of what the server made. A page in place of an answer reads as an object without fields."""
+        if not identifier:
+            raise EnvironmentFault(f"{self.host} gave {what} no id: that is no answer of the API.", remedy=PAST_LOGIN)
+        return identifier
 
     def scope(self) -> dict[str, str]:
         """The namespace argument, where there is one."""
         return {"namespace": self.namespace} if self.namespace else {}
 
 
-def check_answers(host: str, token: str) -> None:
-    """Refuse a host where no Kubeflow Pipelines answers.
+def check_namespace(name: str) -> None:
+    """Refuse what Kubernetes would not take as a namespace; empty means none.
+
+    Raises:
+        ConfigError: names it.
+    """
+    if name and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise ConfigError(f"--namespace {name!r} is no name of a namespace (a-z, 0-9, -); nothing was sent.")
+
+
+def check_answers(host: str, token: str) -> dict[str, Any]:
+    """Refuse a host where no Kubeflow Pipelines answers; returns what it says about itself.
 
     Raises:
         ConfigError: not an http address.
@@ -133,13 +163,27 @@ def check_answers(host: str, token: str) -> None:
         answer = httpx.get(f"{host}/apis/v2beta1/healthz", headers=headers, timeout=10, trust_env=False)
     except httpx.HTTPError as error:
         raise EnvironmentFault(
-            f"no Kubeflow Pipelines server answers at {host} ({type(error).__name__}).", remedy=FORWARD
+            f"no Kubeflow Pipelines server answers at {host} ({type(error).__name__}: {error}).", remedy=FORWARD
         ) from error
+    if answer.is_redirect:
+        raise EnvironmentFault(
+            f"{host} sends to {answer.headers['location']} in place of an answer.", remedy=PAST_LOGIN
+        )
     if answer.status_code != 200:
         raise EnvironmentFault(
             f"{host} answers {answer.status_code}: {answer.text[:200]}.",
-            remedy="Pass a token in PIXELIS_KFP_TOKEN." if answer.status_code in (401, 403) else FORWARD,
+            remedy=REFUSED if answer.status_code in (401, 403) else FORWARD,
         )
+    try:
+        facts = answer.json()
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        kind = answer.headers.get("content-type", "something")
+        raise EnvironmentFault(
+            f"{host} answers with {kind} where Kubeflow Pipelines says how it is; nothing was sent.", remedy=PAST_LOGIN
+        )
+    return facts
 
 
 def compile_to(path: Path, profile: str, overrides: tuple[str, ...] = ()) -> Any:
@@ -214,13 +258,19 @@ def explained(host: str) -> Iterator[None]:
     except kfp_server_api.ApiException as error:
         raise EnvironmentFault(
             f"{host} answers {error.status}: {said(error)}.",
-            remedy="Pass a token in PIXELIS_KFP_TOKEN." if error.status in (401, 403) else "",
+            remedy=REFUSED if error.status in (401, 403) else "",
         ) from error
     except HTTPError as error:
         raise EnvironmentFault(
             f"no Kubeflow Pipelines server answers at {host} ({type(error).__name__}).",
             remedy=FORWARD,
         ) from error
+
+
+def may_pass(fault: EnvironmentFault) -> bool:
+    """Whether asking again may help: nothing answered, or a server that is restarting or overloaded."""
+    status = getattr(fault.__cause__, "status", None)
+    return status is None or status in PASSING
 
 
 def said(error: Any) -> str:

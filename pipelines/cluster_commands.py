@@ -12,6 +12,7 @@ import yaml
 
 from components.shared.runtime.artifacts import atomic_write
 from components.shared.runtime.errors import ConfigError
+from pipelines.config import parse
 from pipelines.terminal import console
 
 Host = Annotated[
@@ -52,14 +53,17 @@ def submit(
     from pipelines import submit as submitting
     from pipelines.cluster import Server
 
+    if follow and (sets or params or service_account or not wait):
+        raise ConfigError(
+            "--follow starts nothing, so --set, --param, --service-account and --no-wait do not go with it."
+        )
     out = console()
+    values = parameters(params or [], profile)
     server = Server(host, namespace=namespace, token=os.environ.get("PIXELIS_KFP_TOKEN", ""))
     if follow:
-        submitting.follow(server, follow, out, poll_s=poll_s)
+        watch(server, follow, out, poll_s)
         return
-    run = submitting.submit(
-        server, profile, tuple(sets or ()), parameters(params or []), service_account=service_account
-    )
+    run = submitting.submit(server, profile, tuple(sets or ()), values, service_account=service_account)
     state = "uploaded" if run.version.is_new else "already there"
     out.print(f"Version {run.version.name} ({state}), run {run.run_id}", highlight=False)
     out.print(f"UI: {run.url}", highlight=False, soft_wrap=True)
@@ -68,7 +72,18 @@ def submit(
             f"MLflow: {submitting.mlflow_link(mlflow, run.run_id)}", highlight=False, soft_wrap=True, markup=False
         )
     if wait:
-        submitting.follow(server, run.run_id, out, poll_s=poll_s)
+        watch(server, run.run_id, out, poll_s)
+
+
+def watch(server: Any, run_id: str, out: Any, poll_s: float) -> None:
+    """Follow a run; a person who has seen enough is told that it goes on."""
+    from pipelines.submit import follow, looking_again
+
+    try:
+        follow(server, run_id, out, poll_s=poll_s)
+    except KeyboardInterrupt:
+        out.print(f"Run {run_id} goes on. {looking_again(server, run_id)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 def schedule(
@@ -93,8 +108,14 @@ def gitops(
     output: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None,
 ) -> None:
     """Print the pipeline as Kubernetes resources (Pipeline, PipelineVersion) to commit to a cluster's repository."""
+    from pipelines.cluster import check_namespace
     from pipelines.gitops import resources
 
+    check_namespace(namespace)
+    if output and output.is_dir():
+        raise ConfigError(
+            f"--output {output} is a folder; nothing was written.", remedy=f"Name a file: {output}/p.yaml"
+        )
     text = yaml.safe_dump_all(resources(profile, tuple(sets or ()), namespace), sort_keys=False)
     if output:
         atomic_write(output, text)
@@ -102,12 +123,15 @@ def gitops(
         sys.stdout.write(text)
 
 
-def parameters(items: list[str]) -> dict[str, Any]:
-    """NAME=VALUE items, the values in YAML."""
+def parameters(items: list[str], profile: str) -> dict[str, Any]:
+    """NAME=VALUE items: a text of the run form as it stands (`overrides` is JSON in a text), the others in YAML."""
+    from pipelines.cluster import form
+
     found = {}
+    known = form(profile) if items else {}
     for item in items:
         name, sign, text = item.partition("=")
         if not sign or not name:
             raise ConfigError(f"--param {item!r} is not of the form NAME=VALUE; nothing was started.")
-        found[name] = yaml.safe_load(text) if text else ""
+        found[name] = text if known.get(name) == "String" else parse(text, f"parameter {name}")
     return found

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from components.shared.runtime.config import Section, canonical_json, describe
 from components.shared.runtime.errors import ConfigError, InputError
 from pipelines.cluster import PAGE, Server, check_parameters, digest_of, explained, pages, pipeline_name
+from pipelines.config import profiles
 
 EXPERIMENT = "pixelis-schedules"
 MARK = "pixelis-schedule"
@@ -103,7 +104,10 @@ def read_schedule(path: Path) -> tuple[Entry, ...]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; nothing was changed.")
     try:
-        entries = ScheduleFile.model_validate(yaml.safe_load(path.read_text())).schedules
+        value = yaml.safe_load(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path} holds no `schedules`; nothing was changed.", remedy="An empty list removes all.")
+        entries = ScheduleFile.model_validate(value).schedules
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML ({error}); nothing was changed.") from error
     except ValidationError as error:
@@ -112,6 +116,12 @@ def read_schedule(path: Path) -> tuple[Entry, ...]:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{path}: schedule {name!r} is given twice; nothing was changed.")
+    for entry in entries:
+        if entry.profile not in profiles():
+            raise ConfigError(
+                f"{path}: schedule {entry.name}: profile {entry.profile!r} does not exist; nothing was changed.",
+                remedy=f"Choose one of {', '.join(profiles())}.",
+            )
     return entries
 
 
@@ -122,6 +132,8 @@ def reconcile(server: Server, entries: tuple[Entry, ...]) -> list[Change]:
         ConfigError: a pipeline or version that does not exist, or a wrong parameter; nothing was changed.
         EnvironmentFault: the server refuses; running again finishes what was begun.
     """
+    for entry in entries:  # those that are switched off too: nobody looks at them until they are needed
+        check_form(entry)
     absent = {entry.name for entry in entries if not entry.enabled and not has_pipeline(server, entry)}
     wanted = {entry.name: body(server, entry) for entry in entries if entry.name not in absent}
     experiment = server.experiment_id(EXPERIMENT)
@@ -165,6 +177,19 @@ def recurring_runs(server: Server) -> list[Any]:
         )
 
 
+def check_form(entry: Entry) -> None:
+    """Refuse an entry whose parameters the run form does not have.
+
+    Raises:
+        ConfigError: names the entry and the parameter.
+    """
+    try:
+        check_parameters(entry.parameters, entry.profile)
+    except ConfigError as error:
+        text = error.message.replace("nothing was started", "nothing was changed")
+        raise ConfigError(f"schedule {entry.name}: {text}", remedy=error.remedy) from error
+
+
 def has_pipeline(server: Server, entry: Entry) -> bool:
     """Whether the entry's pipeline has been uploaded; an entry that is switched off may wait for that."""
     return server.pipeline_id(pipeline_name(entry.profile), create=False) is not None
@@ -174,7 +199,6 @@ def body(server: Server, entry: Entry) -> Any:
     """The recurring run as the server takes it; its description carries the digest of the entry and its pipeline."""
     import kfp_server_api as api
 
-    check_parameters(entry.parameters, entry.profile)
     name = pipeline_name(entry.profile)
     pipeline_id = server.pipeline_id(name, create=False)
     versions = server.versions(pipeline_id) if pipeline_id else {}

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from components.shared.runtime.artifacts import write_json
 from components.shared.runtime.errors import EnvironmentFault, StepError
-from pipelines.cluster import Server, Version, check_parameters, compile_to, explained, pipeline_name
+from pipelines.cluster import Server, Version, check_parameters, compile_to, explained, may_pass, pipeline_name
 from pipelines.display import MARKS, Monitor
 from pipelines.steps import STEPS
 
@@ -69,7 +69,8 @@ def submit(
     )
     with explained(server.host):
         run = server.client._run_api.run_service_create_run(body)
-    return Submitted(run.run_id, version, f"{server.host}/#/runs/details/{run.run_id}")
+    run_id = server.identified(run.run_id, "the run")
+    return Submitted(run_id, version, f"{server.host}/#/runs/details/{run_id}")
 
 
 def follow(server: Server, run_id: str, console: Console, *, poll_s: float = 5.0, patience_s: float = 600.0) -> Any:
@@ -78,7 +79,7 @@ def follow(server: Server, run_id: str, console: Console, *, poll_s: float = 5.0
     A server that is silent for less than `patience_s` (a port-forward that is started again) is waited for.
 
     Raises:
-        EnvironmentFault: it is silent for longer; the run itself goes on.
+        EnvironmentFault: it is silent for longer, or refuses (no such run, a token that ended); the run itself goes on.
         StepError: the run did not succeed; names the tasks that failed and what the server says about them.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -90,12 +91,14 @@ def follow(server: Server, run_id: str, console: Console, *, poll_s: float = 5.0
                 try:
                     with explained(server.host):
                         run = server.client.get_run(run_id)
+                    server.identified(run.run_id, f"run {run_id}")
                 except EnvironmentFault as error:
-                    if time.monotonic() - heard > patience_s:
+                    if getattr(error.__cause__, "status", None) == 404:
+                        raise
+                    if not may_pass(error) or time.monotonic() - heard > patience_s:
                         raise EnvironmentFault(
                             f"{error.message} Run {run_id} goes on without anybody looking.",
-                            remedy=f"Look at {server.host}/#/runs/details/{run_id}, or follow it again: "
-                            f"pixelis submit --follow {run_id}",
+                            remedy=f"{error.remedy} {looking_again(server, run_id)}".strip(),
                         ) from error
                     time.sleep(poll_s)
                     continue
@@ -114,6 +117,12 @@ def follow(server: Server, run_id: str, console: Console, *, poll_s: float = 5.0
             f"run {run_id} ended as {run.state}: {reason}.", remedy=f"Logs: {server.host}/#/runs/details/{run_id}"
         )
     return run
+
+
+def looking_again(server: Server, run_id: str) -> str:
+    """How a person finds the run again."""
+    again = f"pixelis submit --host {server.host} --follow {run_id}"
+    return f"Look at {server.host}/#/runs/details/{run_id}, or follow it again: {again}"
 
 
 def step_records(run: Any) -> dict[str, dict[str, Any]]:

@@ -97,10 +97,17 @@ class KfpDouble:
         """Small, so that every list comes in pages."""
         self.writes: list[tuple[str, str]] = []
         self.token = ""
+        self.away = 0
+        """The status that every request gets, 0 for none."""
+        self.instead: tuple[int, str, bytes, dict[str, str]] | None = None
+        """Status, type, body and headers in place of every answer."""
+        self.multi_user = False
         self.url = ""
 
     def answer(self, method: str, path: str, query: dict[str, str], raw: bytes, headers: Any) -> dict[str, Any]:
         """Route one request."""
+        if self.away:
+            raise Refused(self.away, "not now")
         if self.token and headers.get("authorization") != f"Bearer {self.token}":
             raise Refused(401, "who are you?")
         if not path.startswith("/apis/v2beta1/"):
@@ -110,7 +117,7 @@ class KfpDouble:
             self.writes.append((method, path))
         match method, parts:
             case "GET", ["healthz"]:
-                return {"multi_user": False}
+                return {"multi_user": self.multi_user}
             case "GET", ["pipelines"]:
                 return self.page("pipelines", self.pipelines, query)
             case "POST", ["pipelines"]:
@@ -279,9 +286,13 @@ def kfp_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpDouble]:
                 status, answer = 200, state.answer(self.command, parts.path, query, raw, self.headers)
             except Refused as error:
                 status, answer = error.status, {"code": 3, "message": str(error), "error": str(error)}
-            data = json.dumps(answer).encode()
+            data, kind, more = json.dumps(answer).encode(), "application/json", {}
+            if state.instead:
+                status, kind, data, more = state.instead
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", kind)
+            for name, value in more.items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -9,7 +9,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from components.shared.runtime.errors import ConfigError
+from pipelines.cli import app
 from pipelines.cluster import compile_to
 from pipelines.gitops import resources
 
@@ -38,3 +41,12 @@ def test_the_versions_name_follows_its_content() -> None:
     names = [resources("twin", sets, "kubeflow")[1]["metadata"]["name"] for sets in ((), (), ("sft.seed=4",))]
     assert names[0] == names[1] != names[2]
     assert re.fullmatch(r"pixelis-training-twin-b{12}-[0-9a-f]{8}", names[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--namespace", "Team A"), "'Team A' is no name"), (("--output", "."), "is a folder; nothing was written")],
+)
+def test_a_wrong_command_is_refused_by_name(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, ["gitops", *arguments], catch_exceptions=False)

@@ -91,7 +91,8 @@ def test_a_double_entry_left_by_an_interrupted_run_is_removed(kfp_server: Any, s
     [
         (Entry(name="one", cron=CRON, profile="gpu-7b"), "no pipeline pixelis-training-gpu-7b"),
         (Entry(name="one", cron=CRON, version="v9"), "no version 'v9'"),
-        (Entry(name="one", cron=CRON, parameters={"speed": 1}), "no such field"),
+        (Entry(name="one", cron=CRON, parameters={"speed": 1}), "schedule one: .*no such field"),
+        (Entry(name="off", cron=CRON, profile="gpu-7b", parameters={"speed": 1}, enabled=False), "schedule off: "),
     ],
 )
 def test_a_wrong_entry_is_refused_before_anything_changes(
@@ -136,10 +137,17 @@ def test_other_cron_expressions_are_refused(text: str) -> None:
         ("schedules: [{name: a, cron: '0 0 3 * * *', often: 1}]", "often = 1: no such key"),
         ("schedules: [{name: a, cron: '0 0 3 * * *'}, {name: a, cron: '0 0 4 * * *'}]", "given twice"),
         ("schedules: [", "not YAML"),
+        ("", "holds no `schedules`"),
+        ("[a, b]", "holds no `schedules`"),
+        (
+            "schedules: [{name: a, cron: '0 0 3 * * *', profile: gpu-3, enabled: false}]",
+            "profile 'gpu-3' does not exist",
+        ),
+        (b"\xff\xfe\x00", "not YAML"),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "s.yaml").write_text(text)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (tmp_path / "s.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=message):
         read_schedule(tmp_path / "s.yaml")
 

@@ -116,16 +116,29 @@ def test_a_short_silence_is_waited_for_and_a_long_one_says_that_the_run_goes_on(
 ) -> None:
     server = Server(kfp_server.url)
     run = submit(server, "twin", (), {}).run_id
-    kfp_server.token = "restarted"
+    kfp_server.away = 503
     looks = []
-    monkeypatch.setattr("pipelines.submit.time.sleep", lambda _: looks.append(1) or setattr(kfp_server, "token", ""))
+    monkeypatch.setattr("pipelines.submit.time.sleep", lambda _: looks.append(1) or setattr(kfp_server, "away", 0))
     kfp_server.script = [state("SUCCEEDED", task("configure", "SUCCEEDED"))]
     assert follow(server, run, Console(file=io.StringIO()), poll_s=0.01).state == "SUCCEEDED"
     assert looks
     monkeypatch.undo()
-    kfp_server.token = "restarted"
-    with pytest.raises(EnvironmentFault, match=rf"goes on without anybody looking.*--follow {run}"):
+    kfp_server.away = 503
+    with pytest.raises(
+        EnvironmentFault, match=rf"goes on without anybody looking.*--host {kfp_server.url} --follow {run}"
+    ):
         follow(server, run, Console(file=io.StringIO()), poll_s=0.01, patience_s=0.05)
+
+
+@pytest.mark.timeout(30)
+def test_a_run_that_does_not_exist_and_a_token_that_ended_are_not_waited_for(kfp_server: Any) -> None:
+    server = Server(kfp_server.url)
+    with pytest.raises(EnvironmentFault, match="404: no such run"):
+        follow(server, "nope", Console(file=io.StringIO()), poll_s=0.01)
+    run = submit(server, "twin", (), {}).run_id
+    kfp_server.token = "another"
+    with pytest.raises(EnvironmentFault, match=r"401.*goes on.*PIXELIS_KFP_TOKEN.*--follow"):
+        follow(server, run, Console(file=io.StringIO()), poll_s=0.01)
 
 
 def test_a_run_is_followed_again_without_starting_another(kfp_server: Any) -> None:
@@ -140,6 +153,91 @@ def test_a_run_is_followed_again_without_starting_another(kfp_server: Any) -> No
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(EnvironmentFault, match=r"no Kubeflow Pipelines server answers at http://127\.0\.0\.1:9"):
         Server("http://127.0.0.1:9")
+
+
+PAGE = (200, "text/html", b"<html>Log in</html>", {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (PAGE, "answers with text/html .*PIXELIS_KFP_TOKEN"),
+        ((200, "application/json", b"[]", {}), "answers with application/json"),
+        ((302, "text/html", b"", {"location": "/dex/auth"}), "sends to /dex/auth .*PIXELIS_KFP_TOKEN"),
+        ((500, "text/plain", b"upstream connect error", {}), "answers 500: upstream connect error"),
+    ],
+    ids=["login page", "another program", "login elsewhere", "gateway"],
+)
+def test_what_is_no_healthy_pipelines_server_is_refused_before_anything_is_sent(
+    kfp_server: Any, answer: tuple[int, str, bytes, dict[str, str]], message: str
+) -> None:
+    kfp_server.instead = answer
+    with pytest.raises(EnvironmentFault, match=message):
+        Server(kfp_server.url)
+    assert kfp_server.writes == []
+
+
+def test_a_login_page_in_place_of_a_later_answer_starts_no_run(kfp_server: Any) -> None:
+    """Its objects have no fields: the command said `run None` and ended well."""
+    server = Server(kfp_server.url)
+    kfp_server.instead = PAGE
+    with pytest.raises(EnvironmentFault, match="no id: that is no answer of the API"):
+        submit(server, "twin", (), {})
+    with pytest.raises(EnvironmentFault, match="no id"):
+        follow(server, "run", Console(file=io.StringIO()), poll_s=0.01, patience_s=0.0)
+
+
+def test_a_kubeflow_of_several_users_wants_a_namespace(kfp_server: Any) -> None:
+    kfp_server.multi_user = True
+    with pytest.raises(ConfigError, match="--namespace"):
+        Server(kfp_server.url)
+    with pytest.raises(ConfigError, match="'Team A' is no name of a namespace"):
+        Server(kfp_server.url, namespace="Team A")
+    assert Server(kfp_server.url, namespace="team-a").namespace == "team-a"
+
+
+def command(*arguments: str) -> Any:
+    """Run `pixelis submit`; an expected error is raised."""
+    return CliRunner().invoke(app, ["submit", *arguments], catch_exceptions=False)
+
+
+def test_texts_of_the_form_are_taken_as_they_stand(kfp_server: Any) -> None:
+    """YAML would make a dictionary of the overrides and a number of a folder's name."""
+    overrides = '{"sft":{"rank":8}}'
+    done = command(
+        "--host", kfp_server.url, "--no-wait", "--param", f"overrides={overrides}", "--param", "data_uri=2024"
+    )
+    assert done.exit_code == 0
+    [run] = kfp_server.runs.values()
+    assert run["runtime_config"]["parameters"] == {"overrides": overrides, "data_uri": "2024"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--param", "seed=["), "parameter seed = '\\['.*not YAML"),
+        (("--param", "seed"), "not of the form NAME=VALUE"),
+        (("--param", "speed=1"), "no such field"),
+        (("--follow", "run", "--param", "seed=1"), "--follow starts nothing"),
+    ],
+)
+def test_a_wrong_command_is_refused_by_name(kfp_server: Any, arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        command("--host", kfp_server.url, *arguments)
+    assert kfp_server.writes == []
+
+
+def test_a_person_who_stops_looking_is_told_that_the_run_goes_on(
+    kfp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enough(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.submit.follow", enough)
+    done = command("--host", kfp_server.url)
+    [run] = kfp_server.runs
+    assert done.exit_code == 130
+    assert f"Run {run} goes on" in done.output and f"--follow {run}" in done.output
 
 
 def test_a_server_that_wants_a_token_gets_it_or_is_named(kfp_server: Any) -> None:
