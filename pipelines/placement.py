@@ -55,8 +55,8 @@ class Resources(Section):
         return self
 
 
-LAUNCHER = {"cpu": "1", "memory": "2Gi", "accelerator": "", "accelerator_count": 0, "shm": "", "node_selector": {}}
-"""What the step itself asks for when several nodes do its work."""
+LIGHT = {"cpu": "1", "memory": "2Gi", "accelerator": "", "accelerator_count": 0, "shm": "", "node_selector": {}}
+"""What a task asks for that only reads a few lines, or whose work several nodes do."""
 LAUNCHER_MARGIN_S = 1800
 """How much longer the launcher may take than its nodes: scheduling, results."""
 
@@ -115,17 +115,28 @@ class PlacementSection(Section):
         return f"{self.registry}/pixelis-{BY_NAME[step].image}:{self.tag}-{self.variant}"
 
 
-def place(task: dsl.PipelineTask, step: str, placement: PlacementSection, *, retries: bool = True) -> dsl.PipelineTask:
-    """Give a task its image, resources, limits and the run's id."""
+def place(
+    task: dsl.PipelineTask, step: str, placement: PlacementSection, *, light: bool = False, retries: bool = True
+) -> dsl.PipelineTask:
+    """Give a task its image, resources, limits and the run's id.
+
+    Args:
+        task: The task.
+        step: The step it belongs to.
+        placement: The section.
+        light: It only reads a few lines of the step's work: it must not wait for, and then hold, what the step needs.
+        retries: Try it again when it fails, as the section says.
+    """
     from kfp import kubernetes
 
     resources = placement.resources(step)
-    launches = resources.num_nodes > 1
-    if launches:
+    if resources.num_nodes > 1:
+        light = True
         task.set_env_variable(train_job.VARIABLE, nodes(step, placement).canonical())
-        changes = LAUNCHER | {"timeout_s": resources.timeout_s + LAUNCHER_MARGIN_S}
-        resources = resources.model_copy(update=changes)
-    task.set_container_image(placement.image(step if not launches else "configure"))  # launching needs no torch
+        resources = resources.model_copy(update={"timeout_s": resources.timeout_s + LAUNCHER_MARGIN_S})
+    if light:
+        resources = resources.model_copy(update=LIGHT)
+    task.set_container_image(placement.image("configure" if light else step))  # neither needs torch
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
     task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
     if resources.accelerator:

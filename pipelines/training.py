@@ -69,8 +69,8 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
     def wanted(step: str) -> bool:
         return order.index(step) <= last
 
-    def put(task: Any, step: str, *, always: bool = False) -> Any:
-        place(task, step, config.placement, retries=retries)
+    def put(task: Any, step: str, *, always: bool = False, light: bool = False) -> Any:
+        place(task, step, config.placement, light=light, retries=retries)
         return task.set_caching_options(False) if always else task
 
     def align(hand: Any, cut: Any, read: Any) -> Any:
@@ -126,7 +126,7 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
             read = put(recordings(section=hand["recordings"]), "recordings").outputs
             if not wanted("clips"):
                 return
-            groups = put(clip_groups(section=hand["clips"], recordings=read["recordings"]), "clips")
+            groups = put(clip_groups(section=hand["clips"], recordings=read["recordings"]), "clips", light=True)
             with dsl.ParallelFor(groups.output, name="groups") as item:
                 part = put(clips(item=item, recordings=read["recordings"]), "clips")
             cut = put(
@@ -186,7 +186,7 @@ def build(config: Any, until: str = "", *, retries: bool = True) -> Callable[...
                 "evaluation",
                 always=True,
             ).outputs["evaluation"]
-            decision = put(gate(section=hand["evaluation"], evaluation=judged), "evaluation", always=True)
+            decision = put(gate(section=hand["evaluation"], evaluation=judged), "evaluation", always=True, light=True)
             if not wanted("promotion"):
                 return
             with dsl.If(decision.output == "promote", name="promote"):

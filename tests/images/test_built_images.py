@@ -39,6 +39,7 @@ MODULES = {
         "configure.resolve",
         "data_synthesis.recordings.read",
         "data_synthesis.clips.cut",
+        "evaluation.gate",
         "promotion.promote",
         "finish.summarize",
     ],

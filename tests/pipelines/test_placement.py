@@ -86,6 +86,17 @@ def test_the_deployment_step_is_light_and_knows_where_it_is(profile: str) -> Non
     assert (secret["secretName"], secret["optional"]) == ("pixelis-ttrl-client", True)
 
 
+@pytest.mark.parametrize("name", ["exec-gate", "exec-clip-groups"])
+def test_a_task_that_only_reads_a_few_lines_holds_no_gpu_and_needs_no_torch(name: str) -> None:
+    """The gate asked for a whole GPU node to read one JSON file, and a run waited for it."""
+    for profile in PROFILES:
+        item = placement(profile)[name]
+        asked = item["container"]["resources"]
+        assert (asked["resourceCpuLimit"], asked["resourceMemoryLimit"]) == ("1", "2Gi")
+        assert "accelerator" not in asked and "emptyDirMounts" not in item["kubernetes"]
+        assert item["container"]["image"].startswith("ghcr.io/pixelis/pixelis-data:")
+
+
 def test_nothing_of_the_cluster_leaks_into_other_steps() -> None:
     """The variable that chooses the cluster's launcher is a pod's field: a local run can never have it."""
     for name, item in placement("twin").items():
