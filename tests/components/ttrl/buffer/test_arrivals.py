@@ -65,7 +65,7 @@ def picture(state):
         )
         for key, slot in slots.items()
     }  # fmt: skip
-    return records, state.record_bytes, state.live_bytes, set(state.frames.blobs), set(state.fresh), state.version
+    return records, state.record_bytes, state.live_bytes, set(state.frames.blobs), set(state.fresh)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
