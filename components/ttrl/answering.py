@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from components.ttrl.guard import AdapterStore, Ledger, UpdateRecord
 from components.ttrl.memory import Memory, MemoryFault, name_of
 from components.ttrl.re_embedding import re_embed_outdated
 from components.ttrl.security import neutralise
-from components.ttrl.serving_adapters import ServingAdapters
+from components.ttrl.serving_adapters import ServingAdapters, of_one_adapter
 from components.ttrl.updates import Updates
 from components.ttrl.voting import adjusted_confidence
 from components.ttrl.watching import Media, Window, windows_of
@@ -75,6 +75,8 @@ class Replies:
         self.memory, self.memory_fault = self._open_memory()
         self.ledger = Ledger(service.state_dir / "updates.jsonl")
         self.store = AdapterStore(service.state_dir, model.digest, keep=config.keep_adapters)
+        if self.memory is not None:
+            service.metrics.buffer_experiences.set_function(self.memory.num_experiences)
         self._names = (*model.labels, *model.policy.description.choices)
         self._num_labels = self._count_labels()
         self._since_update = 0
@@ -123,7 +125,8 @@ class Replies:
         identity, degraded, confidence = self._remember(window, text, outcome, taught, asked)
         winner = outcome.ballot.winner
         metrics.confidence.observe(confidence)
-        metrics.labels.labels("label" if taught.label else "negatives" if taught.negatives else "nothing").inc()
+        if identity is not None:
+            metrics.labels.labels("label" if taught.label else "negatives" if taught.negatives else "nothing").inc()
         if winner is None:
             metrics.unparsed.inc()
         if degraded:
@@ -144,18 +147,21 @@ class Replies:
             "mode": "model-only" if degraded else "full",
             "degraded": degraded,
             "experience_id": identity,
-            "pseudo_label": taught.label is not None,
+            "pseudo_label": identity is not None and taught.label is not None,
         }
 
     def analyze(self, media: Media, question: str, asked: Asked) -> dict[str, Any]:
-        """A timeline: sliding windows, each answered by votes, laid over each other; nothing is stored."""
+        """A timeline: sliding windows, each answered by votes, laid over each other; nothing is stored.
+
+        Without a question, the one the policy was trained on is asked.
+        """
         from components.ttrl.timeline import timeline
 
         started = time.monotonic()
         config = self._service.config
         if media.video is None:
             raise InputError("a timeline needs a video.", remedy="Send images to POST /predict.")
-        text = self._question(question)
+        text = self._question(question or self.default_question())
         windows, duration_s = self._look(media, samplings=1, hop_s=config.analyze_hop_s)
         asks = [self._request(window, text, config.analyze_rollouts) for window in windows]
         limit_s = config.request_timeout_s * max(1, len(windows) / 8)
@@ -188,6 +194,23 @@ class Replies:
         if len(text) > limit:
             raise InputError(f"the question has {len(text)} characters, {limit} are allowed.", remedy="Ask shorter.")
         return text
+
+    def checked(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """A person's answer as the policy would have to write it.
+
+        Raises:
+            InputError: it is none; says what is wrong with it.
+        """
+        from components.shared.policy.answers import validate
+
+        model = self.engine.model
+        clean, problem = validate(answer, labels=model.labels, choices=model.policy.description.choices)
+        if clean is None:
+            raise InputError(
+                f"the answer cannot be a label: {problem}; nothing was kept.",
+                remedy="Send operation, start_s, end_s and next_operation, or value; GET /status has the labels.",
+            )
+        return clean
 
     def default_question(self) -> str:
         """The question the policy was trained on."""
@@ -342,7 +365,6 @@ class Replies:
         records: Sequence[UpdateRecord] = self.ledger.records
         try:
             buffer: dict[str, Any] = self.memory.stats() if self.memory is not None else {"fault": self.memory_fault}
-            self._service.metrics.buffer_experiences.set(buffer.get("records", 0))
         except MemoryFault as fault:
             buffer = {"fault": str(fault)}
         model = self.engine.model
@@ -374,15 +396,3 @@ class Replies:
         self.batcher.close()
         if self.memory is not None:
             self.memory.close()
-
-
-def of_one_adapter(asks: Sequence[Any], ask: Callable[[Sequence[Any]], list[Outcome]]) -> list[Outcome]:
-    """Answers wholly of one adapter: those from before a swap are asked for again."""
-    outcomes = ask(asks)
-    digest = outcomes[-1].adapter_digest
-    while stale := [n for n, one in enumerate(outcomes) if one.adapter_digest != digest]:
-        again = ask([asks[n] for n in stale])
-        for n, one in zip(stale, again, strict=True):
-            outcomes[n] = one
-        digest = again[-1].adapter_digest
-    return outcomes

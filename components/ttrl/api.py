@@ -8,6 +8,7 @@ into an answer. Errors are `{"error", "remedy", "trace_id"}`; every answer carri
     POST /feedback   {"experience_id", "correct" | "answer"}: kept for review                                client
     GET  /status     model, adapter, updates, buffer                                                         viewer
     GET  /metrics    Prometheus                                                                              viewer
+    GET  /           a page to try it by hand                                                                open
     GET  /healthz    the process lives · GET /readyz a model answers (else 503)                              open
     POST /admin/pause | resume | rollback                                                                  operator
     POST /admin/read-only | writable | tune | erase                                                           admin
@@ -20,27 +21,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.shared.runtime.config import Section, describe
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
+from components.ttrl.admission import Admission, Refused
+from components.ttrl.fields import start_of, store_of, times_of
 from components.ttrl.metrics import Metrics
+from components.ttrl.page import PAGE, POLICY
 from components.ttrl.security import Caller, Gatekeeper, RateLimiter, Role, is_loopback
 from components.ttrl.service import Asked, Media, Service
-from components.ttrl.uploads import UploadRefused, received, too_big
+from components.ttrl.uploads import Limits, UploadRefused, received, too_big
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +56,11 @@ HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
 SMALL_BODY = 1 << 20
+CLIENT_GONE = 499
+"""The status under which a request is counted whose client left before its last byte."""
+ROUTES = "GET / shows a page to try it; POST /predict, /analyze, /feedback; GET /status, /metrics, /healthz, /readyz."
 PROBES = ("/healthz", "/readyz", "/metrics")
 """Asked all the time by machines: not worth a log line each."""
-
-
-class Refused(PixelisError):
-    """A request that is refused with a status of its own."""
-
-    def __init__(self, status: int, message: str, *, remedy: str = "", retry_after_s: float = 0.0) -> None:
-        super().__init__(message, remedy=remedy)
-        self.status, self.retry_after_s = status, retry_after_s
 
 
 class Feedback(Section):
@@ -75,7 +74,7 @@ class Feedback(Section):
 class Tuning(Section):
     """New values of settings that may change while the service runs."""
 
-    settings: dict[str, float | int | bool]
+    settings: dict[str, Any]
 
 
 class Erasure(Section):
@@ -91,34 +90,31 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
     app = FastAPI(title="Pixelis", docs_url=None, redoc_url=None, openapi_url=None)
     config = service.config
     gate = _Gate(gatekeeper, RateLimiter(config.requests_per_minute))
-    slots = _Slots(config.concurrency, service.metrics)
+    admission = Admission(config.concurrency, config.max_body_bytes, service.metrics)
+    limits = Limits(config.max_body_bytes, config.max_images, config.upload_timeout_s)
 
     async def look(request: Request, work: Callable[..., dict[str, Any]], max_duration_s: float) -> JSONResponse:
         caller = gate.check(request, "client")
         service.require_ready()
-        async with (
-            slots.slot(),
-            received(
-                request, service.upload_dir, max_bytes=config.max_body_bytes, max_images=config.max_images
-            ) as upload,
-        ):
-            times_s = _numbers(upload.fields.get("times_s"))
-            start_s = _number(upload.fields.get("start_s"))
-            asked = Asked(caller.name, request.state.trace_id, store=_truth(upload.fields.get("store"), "store"))
+        with admission.place():
+            async with received(request, service.upload_dir, limits, admission.room) as upload:
+                fields = upload.fields
+                asked = Asked(caller.name, request.state.trace_id, store=store_of(fields))
+                times_s, start_s = times_of(upload), start_of(upload)
 
-            def answer() -> dict[str, Any]:
-                media = Media(
-                    video=upload.videos[0].path if upload.videos else None,
-                    images=tuple(image.path for image in upload.images),
-                    start_s=start_s,
-                    times_s=times_s,
-                    max_duration_s=max_duration_s,
-                )
-                return work(media, upload.fields.get("question", ""), asked)
+                def answer() -> dict[str, Any]:
+                    media = Media(
+                        video=upload.videos[0].path if upload.videos else None,
+                        images=tuple(image.path for image in upload.images),
+                        start_s=start_s,
+                        times_s=times_s,
+                        max_duration_s=max_duration_s,
+                    )
+                    return work(media, fields.get("question", ""), asked)
 
-            call = asyncio.to_thread(answer)
-            # shielded: a client that goes away must not free its files and its slot while a thread still works on them
-            return JSONResponse(await _finish(asyncio.ensure_future(call)))
+                async with admission.turn():
+                    # shielded: a client that goes away must not free its files and its turn while they are at work
+                    return JSONResponse(await _finish(asyncio.ensure_future(asyncio.to_thread(answer))))
 
     @app.post("/predict")
     async def predict(request: Request) -> JSONResponse:
@@ -133,11 +129,19 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
         caller = gate.check(request, "client")
         said = await _body(request, Feedback)
         if (said.correct is None) == (said.answer is None):
-            raise Refused(422, "feedback needs either `correct` or `answer`, not both and not neither.")
+            raise Refused(
+                422,
+                "feedback holds both or neither of `correct` and `answer`; nothing was kept.",
+                remedy='Send {"experience_id": …, "correct": false}, or the right answer as `answer`.',
+            )
         kept = await asyncio.to_thread(
             service.feedback, said.experience_id, correct=said.correct, answer=said.answer, source=caller.name
         )
         return JSONResponse(kept)
+
+    @app.get("/")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE, headers={"content-security-policy": POLICY})
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
@@ -170,7 +174,11 @@ def create_app(service: Service, gatekeeper: Gatekeeper) -> ASGIApp:
         caller = gate.check(request, "admin")
         wanted = await _body(request, Erasure)
         if not (wanted.ids or wanted.sources or wanted.subjects):
-            raise Refused(422, "erase needs `ids`, `sources` or `subjects`.")
+            raise Refused(
+                422,
+                "erase names neither `ids` nor `sources` nor `subjects`; nothing was erased.",
+                remedy='For example: {"sources": ["line-3"]}.',
+            )
         work = partial(service.erase, ids=wanted.ids, sources=wanted.sources, subjects=wanted.subjects, by=caller.name)
         return JSONResponse(await asyncio.to_thread(work))
 
@@ -208,12 +216,25 @@ class _Gate:
         if caller is None:
             raise Refused(401, "no valid API key was sent.", remedy="Send `Authorization: Bearer KEY`.")
         if self._gatekeeper.is_open and not _is_local(request):
-            raise Refused(403, "the open local service does not answer pages of other sites.")
+            raise Refused(
+                403,
+                "the service has no keys and does not answer pages of other sites or other host names.",
+                remedy="Ask http://127.0.0.1 directly, or give the service a keys_file.",
+            )
         if not caller.may(role):
-            raise Refused(403, f"this needs the role {role}; the key has {caller.role}.")
+            raise Refused(
+                403,
+                f"this needs the role {role}; the key {caller.name} has {caller.role}, so nothing was done.",
+                remedy=f"Use a key with the role {role} or higher.",
+            )
         wait_s = self._limiter.wait_s(caller.name)
         if wait_s > 0:
-            raise Refused(429, "too many requests with this key.", retry_after_s=wait_s)
+            raise Refused(
+                429,
+                f"the key {caller.name} is over ttrl.requests_per_minute, so this request was refused.",
+                remedy="Ask again after the seconds that Retry-After names.",
+                retry_after_s=wait_s,
+            )
         return caller
 
 
@@ -222,31 +243,6 @@ def _is_local(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return False
     return is_loopback(request.url.hostname or "")
-
-
-class _Slots:
-    """At most `limit` requests at work, at most four times as many waiting."""
-
-    def __init__(self, limit: int, metrics: Metrics) -> None:
-        self._semaphore = asyncio.Semaphore(limit)
-        self._waiting, self._most = 0, 4 * limit
-        self._metrics = metrics
-
-    @contextlib.asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        if self._waiting >= self._most:
-            raise Refused(429, f"{self._most} requests wait already.", retry_after_s=1.0)
-        self._waiting += 1
-        try:
-            await self._semaphore.acquire()
-        finally:
-            self._waiting -= 1
-        self._metrics.in_flight.inc()
-        try:
-            yield
-        finally:
-            self._metrics.in_flight.dec()
-            self._semaphore.release()
 
 
 class _Envelope:
@@ -277,7 +273,9 @@ class _Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), *HEADERS.items(), (b"x-trace-id", trace_id.encode())]
+                own = dict(message.get("headers", []))
+                more = {**HEADERS, b"x-trace-id": trace_id.encode()}
+                message["headers"] = [*own.items(), *((name, value) for name, value in more.items() if name not in own)]
             await send(message)
 
         try:
@@ -309,7 +307,17 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
-        return _failure(request, error.status_code, str(error.detail), "", dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        shown = f"{request.method} {request.url.path[:80]}"
+        if allowed := headers.get("Allow"):
+            return _failure(
+                request, error.status_code, f"{shown}: no such method here.", f"Allowed: {allowed}.", headers
+            )
+        return _failure(request, error.status_code, f"{shown}: {str(error.detail).lower()}.", ROUTES, headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_GONE)  # nobody reads it; the access line and the counter say what happened
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -342,7 +350,11 @@ async def _body(request: Request, kind: type[Section]) -> Any:
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
-        raise Refused(422, describe(error, "body")) from None
+        raise Refused(
+            422,
+            describe(error, "body", consequence="nothing was done"),
+            remedy=f"Send a JSON object with: {', '.join(kind.model_fields)}.",
+        ) from None
 
 
 async def _finish(call: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
@@ -353,33 +365,3 @@ async def _finish(call: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             await call
         raise
-
-
-def _numbers(text: str | None) -> tuple[float, ...]:
-    if text is None or not text.strip():
-        return ()
-    try:
-        values = json.loads(text)
-        return tuple(float(value) for value in values)
-    except (ValueError, TypeError, RecursionError):
-        raise Refused(422, "times_s is not a JSON list of seconds.") from None
-
-
-def _truth(text: str | None, name: str) -> bool:
-    """True where the field is absent; a value that is not understood is refused, for it may well have meant no."""
-    value = (text or "true").strip().lower()
-    if value not in ("true", "false", "1", "0", "yes", "no"):
-        raise Refused(422, f"{name} is neither true nor false; nothing was stored.")
-    return value in ("true", "1", "yes")
-
-
-def _number(text: str | None) -> float | None:
-    if text is None or not text.strip():
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise Refused(422, "start_s is not a number of seconds.") from None
-    if not 0 <= value < 1e6:
-        raise Refused(422, "start_s must be at least 0 seconds.")
-    return value

@@ -45,7 +45,7 @@ class TtrlConfig(StepSection):
     operations: OperationsConfig = TWIN_OPERATIONS
     """Settings of the operations: the ones the policy was trained with."""
     concurrency: int = Field(4, ge=1, le=256)
-    """Requests worked on at once; the next `concurrency * 4` wait, further ones get 429."""
+    """Requests worked on at once; four times as many may be on their way or wait, further ones get 429."""
     batch_requests: int = Field(4, ge=1, le=64)
     """Requests answered in one forward batch at most."""
     batch_wait_ms: float = Field(5.0, ge=0, le=1000)
@@ -129,7 +129,9 @@ class TtrlConfig(StepSection):
 
     # --- limits of a request
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
-    """Largest body of a request; the stream is cut when it is passed."""
+    """Largest body of a request, cut when it is passed; all uploads together may hold `concurrency` times as much."""
+    upload_timeout_s: float = Field(60.0, gt=0, le=3600)
+    """Longest time from a request's head to its last byte; then 408."""
     max_question_chars: int = Field(500, ge=1, le=100_000)
     """Longest question."""
     max_pixels: int = Field(4_000_000, ge=4096)

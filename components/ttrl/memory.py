@@ -201,6 +201,10 @@ class Memory:
                     count += self._buffer.get(identity).label in wanted
         return count
 
+    def num_experiences(self) -> int:
+        """How many there are."""
+        return len(self._buffer)
+
     def stats(self) -> dict[str, Any]:
         """Counts, bytes and state of the buffer."""
         with faults():

@@ -11,7 +11,6 @@ Not guaranteed: that an answer is right; its confidence is the vote's, moved a l
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -20,6 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from components.shared.runtime.config import describe
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, ModelNotReadyError, PixelisError
 from components.ttrl import held, sandbox
 from components.ttrl.answering import Asked, Replies
@@ -153,15 +155,21 @@ class Service:
         """Keep what a person says about an answer; it waits for review and teaches nothing by itself.
 
         Raises:
-            InputError: no such experience.
+            InputError: no such experience, or an answer that is none.
             EnvironmentFault: the buffer cannot be written now.
         """
-        memory = self.require_ready().memory
+        replies = self.require_ready()
+        memory = replies.memory
+        if answer is not None:
+            answer = replies.checked(answer)
         try:
             if memory is None:
                 raise MemoryFault("there is no buffer")
             if not memory.has(identity):
-                raise InputError("there is no experience of that id.")
+                raise InputError(
+                    f"there is no experience {identity[:40]!r}; nothing was kept.",
+                    remedy="Send the experience_id of an answer that was stored and is not erased.",
+                )
             memory.feedback(identity, {"correct": correct, "answer": answer, "by": source, "at": time.time()})
         except MemoryFault as fault:
             raise EnvironmentFault(f"feedback cannot be kept now ({fault}).", remedy="Send it again later.") from None
@@ -246,13 +254,22 @@ class Service:
             )
         with self._admin:
             before = {key: getattr(self.config, key) for key in settings}
-            self.config = TtrlConfig.parse(json.dumps(self.config.model_dump(mode="json") | settings), name="ttrl")
+            self.config = self._with(settings)
             after = {key: getattr(self.config, key) for key in settings}
             if "learn" in settings:
                 self._hold(paused=not self.config.learn)
             self._audited("tune", by, {"before": before, "after": after})
         self.metrics.learning.set(float(self.config.learn))
         return after
+
+    def _with(self, settings: dict[str, Any]) -> TtrlConfig:
+        try:
+            return TtrlConfig.model_validate(self.config.model_dump(mode="json") | settings)
+        except ValidationError as error:
+            raise ConfigError(
+                describe(error, "ttrl", consequence="nothing was changed"),
+                remedy="components/ttrl/config.py gives the meaning and the bounds of every setting.",
+            ) from None
 
     def _set_read_only(self, value: bool, by: str) -> dict[str, Any]:
         self.require_ready()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from components.ttrl.batching import Batcher
 from components.ttrl.guard import AdapterStore, Ledger, Status, UpdateRecord
 
 if TYPE_CHECKING:
-    from components.ttrl.engine import Engine
+    from components.ttrl.engine import Engine, Outcome
 
 log = logging.getLogger(__name__)
 SWAP_TIMEOUT_S = 600.0
@@ -88,3 +89,15 @@ class ServingAdapters:
                 adapter_after=self._store.current or self._engine.model.anchor_digest,
             )
         )
+
+
+def of_one_adapter(asks: Sequence[Any], ask: Callable[[Sequence[Any]], list[Outcome]]) -> list[Outcome]:
+    """Answers wholly of one adapter: those from before a swap are asked for again."""
+    outcomes = ask(asks)
+    digest = outcomes[-1].adapter_digest
+    while stale := [n for n, one in enumerate(outcomes) if one.adapter_digest != digest]:
+        again = ask([asks[n] for n in stale])
+        for n, one in zip(stale, again, strict=True):
+            outcomes[n] = one
+        digest = again[-1].adapter_digest
+    return outcomes

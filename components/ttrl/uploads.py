@@ -4,14 +4,15 @@ Role: multipart (`video` or one or more `image` parts, and `question`) or a raw 
 `image/...`, the question in the query). Parts are gathered in memory; once they grow, or the decoder asks for a path,
 in a memory file (memfd) that its child opens through /proc, or a named file where there is no memfd.
 
-Guarantees: the byte cap holds for what is really sent, whatever Content-Length claims; the files are gone when the
-`with` block ends, whatever happened in it, and memory files also when the process is killed; named leftovers of a
-killed process are removed at the next start.
+Guarantees: the byte cap and the time limit hold for what is really sent, whatever Content-Length claims; all uploads
+together hold no more than their `Room`; the files are gone when the `with` block ends, whatever happened in it, and
+memory files also when the process is killed; named leftovers of a killed process are removed at the next start.
 Not guaranteed: that the files are what their content type says; the decoder decides.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -37,6 +38,28 @@ class UploadRefused(InputError):
     def __init__(self, message: str, *, status: int, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.status = status
+
+
+class Room:
+    """Bytes that all uploads under way may hold together; only the event loop touches it."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes, self.held_bytes = size_bytes, 0
+
+    def take(self, num_bytes: int) -> None:
+        """Hold so many more.
+
+        Raises:
+            UploadRefused: 429, there is no room for them now.
+        """
+        if self.held_bytes + num_bytes > self.size_bytes:
+            raise UploadRefused(
+                f"uploads under way hold {self.held_bytes} of {self.size_bytes} bytes they may; this one was not read "
+                "further.",
+                status=429,
+                remedy="Send it again in a moment.",
+            )
+        self.held_bytes += num_bytes
 
 
 class MediaFile:
@@ -122,72 +145,116 @@ def sweep(directory: Path) -> int:
     return len(leftovers)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one upload may be: its body's bytes, its images, and the seconds until its last byte."""
+
+    max_bytes: int
+    max_images: int
+    timeout_s: float
+
+
 @contextlib.asynccontextmanager
-async def received(request: Request, directory: Path, *, max_bytes: int, max_images: int) -> AsyncIterator[Upload]:
-    """The request's upload, on disk while the block runs.
+async def received(request: Request, directory: Path, limits: Limits, room: Room) -> AsyncIterator[Upload]:
+    """The request's upload, while the block runs.
 
     Raises:
-        UploadRefused: too big (413), no media type we take (415), not parsable or without media (400).
+        UploadRefused: too big (413), too slow (408), no room now (429), no media type we take (415), not parsable or
+            without media (400).
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_big(max_bytes)
+    if declared.isdigit() and int(declared) > limits.max_bytes:
+        raise too_big(limits.max_bytes)
     upload = Upload()
     try:
-        kind, options = parse_options_header(request.headers.get("content-type", ""))
-        kind = kind.lower()
-        if kind == b"multipart/form-data":
-            await _multipart(request, upload, directory, options.get(b"boundary", b""), max_bytes, max_images)
-        elif kind.startswith((b"video/", b"image/", b"application/octet-stream")):
-            await _raw(request, upload, directory, max_bytes, is_image=kind.startswith(b"image/"))
-        else:
+        try:
+            async with asyncio.timeout(limits.timeout_s):
+                await _read(request, upload, directory, limits, room)
+        except TimeoutError:
             raise UploadRefused(
-                f"content type {kind.decode(errors='replace') or 'missing'!r} is not taken, so nothing was read.",
-                status=415,
-                remedy="Send multipart/form-data with a `video` or `image` part, or a raw video/ or image/ body.",
-            )
+                f"{upload.num_bytes} bytes of the body came within {limits.timeout_s:g} s, and not its end; it was not "
+                "read further.",
+                status=408,
+                remedy="Send a smaller clip or over a faster line; ttrl.upload_timeout_s sets the limit.",
+            ) from None
         for name in FIELDS:
             if name in request.query_params and name not in upload.fields:
                 upload.fields[name] = request.query_params[name]
         if not upload.videos and not upload.images:
             raise UploadRefused(
-                "the request holds neither a video nor an image, so there is nothing to look at.", status=400
+                "the request holds neither a video nor an image, so there is nothing to look at.",
+                status=400,
+                remedy="Send a part named `video`, or parts named `image`.",
             )
         if len(upload.videos) > 1 or (upload.videos and upload.images):
-            raise UploadRefused("one video, or images, per request; this one mixes or repeats them.", status=400)
+            raise UploadRefused(
+                f"the request holds {len(upload.videos)} videos and {len(upload.images)} images, and one video or some "
+                "images are taken; nothing was answered.",
+                status=400,
+                remedy="Send a request for each.",
+            )
         yield upload
     finally:
+        room.held_bytes -= upload.num_bytes
         upload.close()
 
 
 def too_big(max_bytes: int) -> UploadRefused:
     """The refusal of a body over the cap."""
-    return UploadRefused(f"the body is larger than {max_bytes} bytes and was not read further.", status=413)
+    return UploadRefused(
+        f"the body is larger than {max_bytes} bytes and was not read further.",
+        status=413,
+        remedy="Send a shorter or smaller clip; ttrl.max_body_bytes sets the limit.",
+    )
 
 
-async def _raw(request: Request, upload: Upload, folder: Path, max_bytes: int, *, is_image: bool) -> None:
-    file = None
+async def _read(request: Request, upload: Upload, folder: Path, limits: Limits, room: Room) -> None:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    kind = kind.lower()
+    if kind == b"multipart/form-data":
+        parts = _multipart(request, upload, folder, options.get(b"boundary", b""), limits, room)
+    elif kind.startswith((b"video/", b"image/", b"application/octet-stream")):
+        parts = _raw(request, upload, folder, limits, room, is_image=kind.startswith(b"image/"))
+    else:
+        shown = (
+            f"content type {kind.decode(errors='replace')[:80]!r} is" if kind else "no content type is given, which is"
+        )
+        raise UploadRefused(
+            f"{shown} not taken, so nothing was read.",
+            status=415,
+            remedy="Send multipart/form-data with a `video` or `image` part, or a raw video/ or image/ body.",
+        )
+    await parts
+
+
+async def _chunks(request: Request, upload: Upload, limits: Limits, room: Room) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
+        if upload.num_bytes + len(chunk) > limits.max_bytes:
+            raise too_big(limits.max_bytes)
+        room.take(len(chunk))
         upload.num_bytes += len(chunk)
-        if upload.num_bytes > max_bytes:
-            raise too_big(max_bytes)
+        yield chunk
+
+
+async def _raw(request: Request, upload: Upload, folder: Path, limits: Limits, room: Room, *, is_image: bool) -> None:
+    file = None
+    async for chunk in _chunks(request, upload, limits, room):
         if chunk:
             file = file or upload.add(folder, is_image=is_image)
             file.write(chunk)
 
 
 async def _multipart(
-    request: Request, upload: Upload, folder: Path, boundary: bytes, max_bytes: int, max_images: int
+    request: Request, upload: Upload, folder: Path, boundary: bytes, limits: Limits, room: Room
 ) -> None:
     if not boundary:
-        raise UploadRefused("multipart without a boundary cannot be read.", status=400)
-    parts = _Parts(upload, folder, max_images)
+        raise UploadRefused(
+            "multipart without a boundary cannot be read.", status=400, remedy="Let the client write the Content-Type."
+        )
+    parts = _Parts(upload, folder, limits.max_images)
     parser = MultipartParser(boundary, parts.callbacks())
     try:
-        async for chunk in request.stream():
-            upload.num_bytes += len(chunk)
-            if upload.num_bytes > max_bytes:
-                raise too_big(max_bytes)
+        async for chunk in _chunks(request, upload, limits, room):
             parser.write(chunk)
         parser.finalize()
     except MultipartParseError as error:
@@ -253,12 +320,18 @@ class _Parts:
             return
         if self._field not in ("video", "image", "file"):
             raise UploadRefused(
-                f"part {self._field[:40]!r} is not known.", status=400, remedy="Parts: video, image, question."
+                f"part {self._field[:40]!r} is not known, so the request was not read further.",
+                status=400,
+                remedy=f"Parts: video, image, {', '.join(FIELDS)}.",
             )
         kind, _ = parse_options_header(self._headers.get(b"content-type", b""))
         is_image = self._field == "image" or (self._field == "file" and kind.startswith(b"image/"))
         if is_image and len(self.upload.images) >= self._max_images:
-            raise UploadRefused(f"more than {self._max_images} images in one request.", status=413)
+            raise UploadRefused(
+                f"more than {self._max_images} images in one request; it was not read further.",
+                status=413,
+                remedy="Send fewer; ttrl.max_images sets the limit.",
+            )
         self._file = self.upload.add(self._folder, is_image=is_image)
 
     def _data(self, data: bytes, start: int, end: int) -> None:

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.shared.runtime.errors import ConfigError
 
+SHOWN = 200
+"""Characters of a wrong value that an error repeats."""
+
 
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, strict about types (an int is not a str)."""
@@ -67,15 +70,22 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def describe(error: ValidationError, name: str) -> str:
-    """One line a wrong key: its full name, the value given and what is allowed."""
+def describe(error: ValidationError, name: str, *, consequence: str = "nothing was run") -> str:
+    """One line a wrong key: its full name, the value given (cut where it is long), what is allowed, what follows."""
     lines = []
     for item in error.errors(include_url=False):
         key = ".".join(part for part in [name, *(str(part) for part in item["loc"])] if part)
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key} = {item['input']!r}: no such key")
+            lines.append(f"{key} = {_shown(item['input'])}: no such key")
             continue
         message = item["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"  # a whole section says nothing
+        # a whole section, or a text that is no JSON, says nothing
+        told = not isinstance(item["input"], dict) and item["type"] != "json_invalid"
+        given = f" = {_shown(item['input'])}" if told else ""
         lines.append(f"{key}{given}: {message[0].lower()}{message[1:]}")
-    return "; ".join(lines) + "; nothing was run."
+    return "; ".join(lines) + f"; {consequence}."
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from components.ttrl.answering import of_one_adapter
 from components.ttrl.batching import Batcher
+from components.ttrl.serving_adapters import of_one_adapter
 
 
 class Thread:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import httpx
 import numpy as np
 
@@ -16,6 +17,26 @@ CHOICES = ("horizontal", "vertical")
 NUM_FRAMES = 4
 CLOSEUP = "Which pattern does the tag show?"
 TIMES = (0.0, 1.64, 3.32, 4.96)
+
+
+QUESTION = "Which operation is under way, when does it start and end, and what comes next?"
+SETTINGS = {
+    "rollouts": 8,
+    "max_body_bytes": 1_000_000,
+    "max_question_chars": 200,
+    "max_duration_s": 8,
+    "max_pixels": 100_000,
+    "concurrency": 2,
+    "upload_timeout_s": 5,
+    "cold_start": 4,
+    "update_every": 4,
+    "update_batch": 8,
+    "min_update_batch": 2,
+    "max_source_share": 1.0,
+    "learning_rate": 0.003,
+    "neighbours": 3,
+    "freeze_after": 50,
+}
 
 
 def frame(seed: int, *, height: int = 84, width: int = 112) -> np.ndarray:
@@ -178,3 +199,13 @@ def video(path: Path, *, num_frames: int = 60, height: int = 84, width: int = 11
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def ask(server, clip, question=QUESTION, **fields):
+    return server.client.post(
+        "/predict", files={"video": ("a.mp4", clip, "video/mp4")}, data={"question": question} | fields
+    )
+
+
+def jpegs(count, **size):
+    return [cv2.imencode(".jpg", frame(n, **size))[1].tobytes() for n in range(count)]
