@@ -1,21 +1,17 @@
-"""The `pixelis` command.
-
-Exit codes: 0 done (also where the gate holds the model); 2 configuration; 3 input; 4 artifact; 5 this machine;
-6 a step failed; 7 no model that can be served; 8 the experience buffer; 130 interrupted.
-"""
+"""The `pixelis` command: what runs here, what looks at it, what serves it; the others add theirs."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from components.shared.runtime.errors import ConfigError, EnvironmentFault, InputError, PixelisError
-from pipelines import cluster_commands, commands
+from pipelines import cluster_commands, commands, runs
 from pipelines.steps import STEPS
 from pipelines.terminal import console
 
@@ -24,18 +20,41 @@ DEFAULT_ROOT = Path("runs")
 app = typer.Typer(
     help="Train, judge and deploy a vision-language agent from recordings of people at work.\n\n"
     "Start with `pixelis doctor` (does this machine fit?) and `pixelis run` (the whole pipeline on the digital twin, "
-    "about a quarter of an hour on two cores).",
+    "about a quarter of an hour on two cores); `pixelis status` shows what a run did.\n\n"
+    "Exit codes: 0 done (also where the gate holds the model), 2 configuration, 3 input, 4 artifact, 5 this machine, "
+    "6 a step failed, 7 no model that can be served, 8 the experience buffer, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def tell_version(wanted: bool) -> None:
+    """Print the version and the commit, and end."""
+    if wanted:
+        from importlib.metadata import version
+
+        from pipelines.config import git_sha
+
+        typer.echo(f"pixelis {version('pixelis')}, commit {git_sha()[:12] or 'unknown'}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help=tell_version.__doc__, callback=tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 ttrl_app = typer.Typer(help="The deployed service: status, stop, serve.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ttrl_app, name="ttrl")
 app.add_typer(commands.operations_app, name="operations")
 app.add_typer(commands.shards_app, name="shards")
 app.add_typer(commands.buffer_app, name="buffer")
-cluster_commands.add_to(app)
 
 RunRoot = Annotated[Path, typer.Option(help="Folder that keeps runs, cache, tracking store and service state.")]
 Sets = Annotated[
@@ -59,7 +78,10 @@ def run(
         str, typer.Option(help="How steps run: subprocess (of this Python) or docker (images of this commit).")
     ] = "",
 ) -> None:
-    """Run the pipeline on this machine and deploy what the gate promotes."""
+    """Run the whole pipeline on this machine.
+
+    Unchanged steps come from the cache; what the gate promotes is deployed.
+    """
     from pipelines import local
     from pipelines.config import compose
     from pipelines.display import Monitor, print_summary
@@ -95,7 +117,8 @@ def run(
         state = "SUCCEEDED"
         with Monitor(directory, out, until=request.until):
             try:
-                local.run_pipeline(directory, root, request)
+                with local.stopped_by_signals():
+                    local.run_pipeline(directory, root, request)
             except KeyboardInterrupt:
                 state = "STOPPED"
             except RuntimeError:
@@ -166,13 +189,19 @@ def check_engine(config: Any) -> None:
     client.close()
 
 
+app.command()(runs.status)
+
+
 @app.command(name="compile")
 def compile_(
     profile: Profile = "twin",
     sets: Sets = None,
     output: Annotated[Path | None, typer.Option(help="File to write; pixelis-<profile>.yaml here by default.")] = None,
 ) -> None:
-    """Compile the pipeline of a profile to KFP's IR YAML, ready to upload to Kubeflow."""
+    """Write the pipeline for Kubeflow.
+
+    KFP's IR YAML of a profile, ready to upload in the Kubeflow UI.
+    """
     from kfp import compiler
 
     from pipelines.config import compose
@@ -202,7 +231,10 @@ def verify_determinism(
     run_root: RunRoot = DEFAULT_ROOT,
     keep: Annotated[Path | None, typer.Option(help="New folder that keeps both results.")] = None,
 ) -> None:
-    """Do a step of a finished run twice again, deterministically, and compare every byte it makes."""
+    """Do a step twice and compare every byte.
+
+    A training step of a finished run, deterministically, with the same inputs.
+    """
     from pipelines.config import parse
     from pipelines.determinism import verify
     from pipelines.local import last_run
@@ -227,7 +259,10 @@ def verify_determinism(
 
 @app.command()
 def doctor(run_root: RunRoot = DEFAULT_ROOT) -> None:
-    """Show versions, FFmpeg, cores, memory and GPU, and whether each profile can run here."""
+    """Say which profiles this machine fits.
+
+    Versions, FFmpeg, cores, memory and GPU as well.
+    """
     from pipelines.doctor import print_report
 
     if not print_report(console(), run_root):
@@ -240,7 +275,7 @@ def mlflow(
     port: Annotated[int, typer.Option(help="Port of the page.", min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Open the tracking UI on the store that runs under the run root write to."""
+    """Open the tracking UI of the runs here."""
     root = run_root.expanduser().absolute()
     store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
     if store.startswith("sqlite") and not (root / "mlflow.db").is_file():
@@ -249,15 +284,38 @@ def mlflow(
         )
     page = f"http://{host}:{port}/#/experiments/1/runs" if store.startswith("sqlite") else f"http://{host}:{port}"
     console().print(f"{page} shows {store}; stop with Ctrl-C", highlight=False)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host, "--port", str(port)]
-    raise typer.Exit(subprocess.call(command))
+    check_free(host, port)
+    # one worker and no job runners: this is one person's page, and each of them is a process that imports MLflow
+    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    command = ["ui", "--backend-store-uri", store, "--host", host, "--port", str(port), "--workers", "1"]
+    become([sys.executable, "-m", "mlflow", *command])
+
+
+def check_free(host: str, port: int) -> None:
+    """Refuse a port that somebody listens on."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}), so the page was not opened.",
+            remedy="Stop what listens there, or choose another --port.",
+        ) from None
+
+
+def become(command: list[str]) -> NoReturn:
+    """Go on as another program: signals and the exit code are its own, and nothing is left behind when it ends."""
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 - this interpreter
 
 
 @ttrl_app.command("status")
 def ttrl_status(
     run_root: RunRoot = DEFAULT_ROOT, url: Annotated[str, typer.Option(help="Ask this service instead.")] = ""
 ) -> None:
-    """Show where the service is, what it serves and what it has learned ($PIXELIS_API_KEY: its key)."""
+    """Show what it serves and has learned.
+
+    Where the service has keys, $PIXELIS_API_KEY is sent.
+    """
     import json
 
     from components.ttrl.control import status
@@ -268,7 +326,10 @@ def ttrl_status(
 
 @ttrl_app.command("stop")
 def ttrl_stop(run_root: RunRoot = DEFAULT_ROOT) -> None:
-    """Stop the service of this run root; its experiences and adapters are kept."""
+    """Stop the service of this run root.
+
+    Its experiences and adapters are kept.
+    """
     from components.ttrl.control import stop
 
     stopped = stop(run_root.expanduser().absolute() / "ttrl")
@@ -288,18 +349,10 @@ def ttrl_serve(
             remedy="Name the promotion step's output: runs/*/artifacts/*/promotion/model",
         )
     state = run_root.expanduser().absolute() / "ttrl"
-    command = [
-        sys.executable,
-        "-m",
-        "components.ttrl",
-        "--model",
-        str(model),
-        "--state",
-        str(state),
-        "--port",
-        str(port),
-    ]
-    raise typer.Exit(subprocess.call(command))
+    become([sys.executable, "-m", "components.ttrl", "--model", str(model), "--state", str(state), "--port", str(port)])
+
+
+cluster_commands.add_to(app)
 
 
 def main() -> None:

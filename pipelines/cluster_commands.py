@@ -49,7 +49,10 @@ def submit(
     follow: Annotated[str, typer.Option(help="Start nothing: follow this run to its end.", metavar="RUN")] = "",
     poll_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.05)] = 5.0,
 ) -> None:
-    """Upload the pipeline to a Kubeflow, start a run and follow it."""
+    """Start a run on a Kubeflow.
+
+    Uploads the pipeline where its version is new, and follows the run to its end.
+    """
     from pipelines import submit as submitting
     from pipelines.cluster import Server
 
@@ -91,7 +94,10 @@ def schedule(
     file: Annotated[Path, typer.Option("--file", "-f", help="The schedule.")] = Path("manifests/schedule.yaml"),
     namespace: Namespace = "",
 ) -> None:
-    """Make the recurring runs of a Kubeflow what the file says; a second time changes nothing."""
+    """Make a Kubeflow's recurring runs what a file says.
+
+    A second time changes nothing.
+    """
     from pipelines.cluster import Server
     from pipelines.schedule import read_schedule, reconcile
 
@@ -107,7 +113,10 @@ def gitops(
     namespace: Annotated[str, typer.Option(help="Namespace of the resources.")] = "kubeflow",
     output: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None,
 ) -> None:
-    """Print the pipeline as Kubernetes resources (Pipeline, PipelineVersion) to commit to a cluster's repository."""
+    """Print the pipeline as Kubernetes resources.
+
+    Pipeline and PipelineVersion, to commit to a cluster's repository.
+    """
     from pipelines.cluster import check_namespace
     from pipelines.gitops import resources
 

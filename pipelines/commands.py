@@ -27,7 +27,7 @@ def say(text: str) -> None:
 def operations_list(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schemas instead.")] = False,
 ) -> None:
-    """List every operation of this machine, plugins included."""
+    """List every operation, plugins included."""
     from components.shared.operations.command import list_rows, schemas_json
 
     if schema:
@@ -46,7 +46,7 @@ def operations_run(
     args: Annotated[str, typer.Option(help="Arguments as a JSON object.")] = "{}",
     output: Annotated[Path | None, typer.Option(help="Where the drawing goes (PNG or JPEG).")] = None,
 ) -> None:
-    """Try one operation on a picture or video and look at the drawing."""
+    """Try one operation on a picture or video."""
     from components.shared.operations.command import run_operation
 
     result = run_operation(name, image, args, output)
@@ -60,7 +60,7 @@ def operations_run(
 
 @shards_app.command("verify")
 def shards_verify(artifact: Annotated[Path, typer.Argument(help="Artifact with an index.json.")]) -> None:
-    """Check size, digest and number of samples of every shard."""
+    """Check size, digest and count of every shard."""
     from components.shared.samples import verify_artifact
 
     index = verify_artifact(artifact)
@@ -73,7 +73,10 @@ def buffer_stat(
     directory: Buffer,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures here instead.")] = None,
 ) -> None:
-    """Show counts, sizes, ages, sources and damage; works beside a running service."""
+    """Show counts, sizes, ages and damage.
+
+    Works beside a running service.
+    """
     from components.shared.runtime.artifacts import atomic_write
     from components.ttrl.buffer.tools import stat, stat_page
 
@@ -87,8 +90,13 @@ def buffer_stat(
 @buffer_app.command("verify")
 def buffer_verify(directory: Buffer) -> None:
     """Read every byte and compare all checksums; never writes."""
+    from components.ttrl.buffer.errors import BufferFormatError
     from components.ttrl.buffer.tools import verify
 
+    if not directory.is_dir():
+        raise BufferFormatError(
+            f"{directory} is no folder, so nothing was verified.", remedy="Name the buffer's own folder."
+        )
     report = verify(directory)
     say(json.dumps(asdict(report), indent=2))
     if not report.good:
@@ -111,7 +119,10 @@ def buffer_dump(
 
 @buffer_app.command("repair")
 def buffer_repair(directory: Buffer) -> None:
-    """Make a damaged buffer whole again without what cannot be read; broken files are kept aside."""
+    """Make a damaged buffer whole again.
+
+    What cannot be read is left out; broken files are kept aside.
+    """
     from components.ttrl.buffer.tools import repair
 
     say(json.dumps(asdict(repair(directory)), indent=2))
@@ -140,7 +151,10 @@ def buffer_import(
     directory: Buffer,
     source: Annotated[Path, typer.Argument(help="File of an earlier export.", exists=True, dir_okay=False)],
 ) -> None:
-    """Add the records of an exported file; those already there stay as they are."""
+    """Add the records of an exported file.
+
+    Those already there stay as they are.
+    """
     from components.ttrl.buffer.tools import import_buffer
 
     say(f"{import_buffer(directory, source)} records imported")

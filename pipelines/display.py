@@ -22,6 +22,7 @@ MARKS = {
     "SUCCEEDED": ("✓", "green"),
     "CACHED": ("↺", "cyan"),
     "FAILED": ("✗", "red"),
+    "STOPPED": ("■", "yellow"),
     "SKIPPED": ("–", "dim"),
     "RUNNING": ("▶", "yellow"),
     "WAITING": ("·", "dim"),
@@ -117,7 +118,7 @@ def merge_members(name: str, states: dict[str, dict[str, Any]]) -> dict[str, Any
     members = [state for key, state in states.items() if key == name or key.startswith(f"{name}.")]
     if not members:
         return {"status": "WAITING", "seconds": 0.0, "metrics": {}}
-    rank = {"FAILED": 0, "RUNNING": 1, "SUCCEEDED": 2}
+    rank = {"FAILED": 0, "STOPPED": 1, "RUNNING": 2, "SUCCEEDED": 3}
     chosen = dict(min(members, key=lambda state: (rank[state["status"]], -state["started"])))
     if any(key.startswith(f"{name}.") for key in states) and name not in states and chosen["status"] == "SUCCEEDED":
         chosen["status"] = "RUNNING"

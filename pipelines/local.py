@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import time
 import urllib.error
@@ -26,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
+
+import psutil
 
 from components.shared.runtime.artifacts import RECORD, read_json, write_json
 from components.shared.runtime.errors import ArtifactError, ConfigError, EnvironmentFault
@@ -179,8 +182,8 @@ def earlier_request(root: Path, run: str) -> Request:
     if not path.is_file():
         known = sorted(path.parent.name for path in root.glob(f"*/{REQUEST}"))
         raise ConfigError(
-            f"run {run!r} does not exist under {root}; nothing was run.",
-            remedy=f"Choose one of {known[-5:]}." if known else "Start a new run without --resume.",
+            f"run {run!r} does not exist under {root}; nothing was done.",
+            remedy=f"Choose one of {known[-5:]}." if known else "Start one with pixelis run.",
         )
     value = read_json(path)
     return Request(**value | {"overrides": tuple(value["overrides"])})
@@ -327,6 +330,27 @@ def fallback_summary(directory: Path, request: Request, state: str) -> dict[str,
 
     with quiet(directory / "logs" / "finish.log"):
         return finish_run([step.name for step in STEPS], request.profile, state=state)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal stop a run as Ctrl-C does: its steps end, and it leaves a summary.
+
+    Ctrl-C reaches the steps as well; these two reach this process only, so it tells its steps.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        for step in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                step.terminate()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load_summary(directory: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-MARKS = {"SUCCEEDED": "✓", "CACHED": "↺", "FAILED": "✗", "SKIPPED": "–"}
+MARKS = {"SUCCEEDED": "✓", "CACHED": "↺", "FAILED": "✗", "STOPPED": "■", "SKIPPED": "–"}
 
 
 def render_summary(summary: dict[str, Any]) -> str:

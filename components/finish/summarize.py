@@ -48,7 +48,7 @@ def finish_run(steps: list[str], profile: str, *, state: str, error: str = "") -
         write_json(directory / "summary.json", summary)
         atomic_write(directory / "summary.md", text)
     try:
-        close_tracking(run, summary, text)
+        close_tracking(run, summary, text, cached | found)
     except Exception as fault:  # the summary on disk is already written
         log.warning("the summary did not reach MLflow: %s", fault)
     return summary
@@ -110,7 +110,7 @@ def summarize(
         if step == "finish":
             continue
         members = sorted(name for name in (*found, *cached) if name == step or name.startswith(f"{step}."))
-        gathered = [describe_step(name, found, cached) for name in sorted(members, key=lambda n: (n == step, n))]
+        gathered = [describe_step(name, found, cached, state) for name in sorted(members, key=lambda n: (n == step, n))]
         rows += gathered or [skipped(step)]
     failed = [row["name"] for row in rows if row["status"] == "FAILED"]
     status = "FAILED" if failed or state == "FAILED" else state
@@ -136,10 +136,12 @@ def summarize(
     }
 
 
-def describe_step(name: str, found: dict[str, StepRecord], cached: dict[str, StepRecord]) -> dict[str, Any]:
+def describe_step(name: str, found: dict[str, StepRecord], cached: dict[str, StepRecord], state: str) -> dict[str, Any]:
     """One row of the summary."""
     record = found.get(name) or cached[name]
     status = record.status if name in found else "CACHED"
+    if status == "RUNNING" and state == "STOPPED":
+        status = state
     row: dict[str, Any] = {
         "name": name,
         "status": "FAILED" if status == "RUNNING" else status,
@@ -194,12 +196,16 @@ def service_of(record: StepRecord | None) -> dict[str, Any] | None:
     return {key: service.get(key) for key in ("url", "model_digest", "pid", "container")} if service else None
 
 
-def close_tracking(run: str, summary: dict[str, Any], text: str) -> None:
-    """Put the summary and the headline figures on the parent run and end it."""
+def close_tracking(run: str, summary: dict[str, Any], text: str, steps: dict[str, StepRecord]) -> None:
+    """Put the summary, the headline figures and the recordings on the parent run; end it, and steps cut off."""
     api = tracking.client()
     parent = tracking.parent_run(api, run)
     api.log_dict(parent, summary, "summary.json")
     api.log_text(parent, text, "summary.md")
+    api.set_tag(parent, tracking.DESCRIPTION, headline(summary))
+    for name in ("profile", "seed"):
+        if summary[name] is not None:
+            api.log_param(parent, name, summary[name])
     for row in summary["steps"]:
         if row["name"] == "evaluation":
             for name, value in row["metrics"].items():
@@ -207,6 +213,23 @@ def close_tracking(run: str, summary: dict[str, Any], text: str) -> None:
     if summary["gate"]:
         api.set_tag(parent, "pixelis.gate", summary["gate"]["decision"])
     api.set_tag(parent, "pixelis.status", summary["status"])
+    for record in steps.values():
+        if record.status == "RUNNING" and record.mlflow_run_id:
+            api.set_terminated(record.mlflow_run_id, "KILLED")
+    if "recordings" in steps:
+        tracking.log_datasets(api, parent, steps["recordings"])
     api.set_tag(parent, "git_sha", summary["git_sha"])
     state = {"SUCCEEDED": "FINISHED", "STOPPED": "KILLED"}.get(summary["status"], "FAILED")
     api.set_terminated(parent, state)
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """What a reviewer reads first: how the run ended, and why the model was promoted or held."""
+    lines = [f"{summary['status']}, profile {summary['profile']}, seed {summary['seed']}."]
+    lines += [f"- {row['name']} failed: {row['error']}" for row in summary["steps"] if row["status"] == "FAILED"]
+    if summary["gate"]:
+        lines += [
+            f"\nGate: **{summary['gate']['decision']}**",
+            *(f"- {reason}" for reason in summary["gate"]["reasons"]),
+        ]
+    return "\n".join([*lines, "\nAll steps: `summary.md` among the artifacts; each step is a run of its own below."])

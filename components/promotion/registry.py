@@ -60,7 +60,11 @@ def ensure_model(api: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        api.create_registered_model(name)
+        api.create_registered_model(
+            name,
+            description="Models that the pipeline's gate promoted. The alias marks the one that is served; a version's "
+            "tags name the recordings, shards, base and adapters it was made of, by digest.",
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

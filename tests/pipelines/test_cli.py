@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -33,6 +39,8 @@ def pixelis(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         ("ttrl serve nowhere", 3, "nowhere holds no promoted model"),
         ("shards verify file", 4, "file/index.json is missing"),
         ("buffer import here nowhere", 2, "file 'nowhere' does not exist"),
+        ("buffer verify nowhere", 8, "nowhere is no folder"),
+        ("status nowhere", 2, "run 'nowhere' does not exist"),
     ],
 )
 def test_wrong_input_is_explained(tmp_path: Path, command: str, code: int, said: str) -> None:
@@ -50,3 +58,82 @@ def test_a_compiled_pipeline_goes_into_a_folder_that_is_not_there_yet(tmp_path: 
     done = pixelis("compile", "--output", "build/twin.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "build" / "twin.yaml").stat().st_size > 10_000
+
+
+def test_the_list_of_commands_starts_with_run_and_cuts_no_sentence(tmp_path: Path) -> None:
+    for group in ((), ("ttrl",), ("buffer",), ("operations",), ("shards",)):
+        listed = run_narrow(*group, "--help", cwd=tmp_path).split("Commands:\n")[1]
+        assert "..." not in listed, listed
+    first = run_narrow("--help", cwd=tmp_path).split("Commands:\n")[1].split()[0]
+    assert first == "run"
+
+
+def run_narrow(*arguments: str, cwd: Path) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80"},
+    ).stdout
+
+
+def test_the_version_names_the_commit(tmp_path: Path) -> None:
+    assert re.fullmatch(r"pixelis \d+\.\d+\S*, commit \w+\n", pixelis("--version", cwd=tmp_path).stdout)
+
+
+def test_a_taken_port_is_told_before_the_tracking_page_starts(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = pixelis("mlflow", "--port", str(port), cwd=tmp_path)
+    assert done.returncode == 5
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_stopped_says_so_and_leaves_a_summary(tmp_path: Path, number: signal.Signals) -> None:
+    root = tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipelines.cli import main; main()", "run", "--until", "recordings"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PIXELIS_CONFIG": str(Path(__file__).parents[2] / "pipeline_config.yaml")},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while "recordings: started" not in (line := process.stdout.readline()):
+        assert line, "the run ended before its second step"
+    state = pixelis("status", cwd=tmp_path).stdout
+    assert "at work" in state
+    if number == signal.SIGINT:  # a terminal sends Ctrl-C to the whole group
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Stopped. Finished steps are kept; go on with: pixelis run --resume" in said
+    [summary] = root.glob("*/summary.json")
+    told = json.loads(summary.read_text())
+    assert told["status"] == "STOPPED"
+    assert {row["name"]: row["status"] for row in told["steps"]}["recordings"] == "STOPPED"
+    with sqlite3.connect(root / "mlflow.db") as store:
+        assert {state for (state,) in store.execute("SELECT status FROM runs")} == {"FINISHED", "KILLED"}
+    assert "STOPPED" in pixelis("status", cwd=tmp_path).stdout
+    assert not [one for one in psutil.process_iter(["cwd"]) if str(one.info["cwd"]).startswith(str(tmp_path))]
+
+
+def test_a_run_that_was_killed_is_told_as_cut_off(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "20260101-000000-0000"
+    (run / "steps").mkdir(parents=True)
+    (run / "request.json").write_text(json.dumps({"profile": "twin", "overrides": [], "until": "", "runner": ""}))
+    record = {"step": "sft", "status": "RUNNING", "started": 1.0, "seconds": 0.0, "metrics": {}}
+    (run / "steps" / "sft.json").write_text(json.dumps(record))
+    done = pixelis("status", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        f"Run {run.name}: cut off; go on with: pixelis run --resume {run.name}",
+        "  sft: cut off",
+    ]

@@ -243,8 +243,9 @@ def publish(record: StepRecord, report: Report, ui: dict[str, Any]) -> None:
 
 
 def fail(record: StepRecord, error: BaseException) -> None:
-    """Record why the step failed; the traceback goes to the step's log."""
-    record.status, record.seconds = "FAILED", time.time() - record.started
+    """Record why the step ended early; the traceback goes to the step's log. What a person stops has not failed."""
+    record.status = "STOPPED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    record.seconds = time.time() - record.started
     record.error = f"{type(error).__name__}: {error.message if isinstance(error, PixelisError) else error}"[:2000]
     record.remedy = error.remedy if isinstance(error, PixelisError) else ""
     record.expected = isinstance(error, PixelisError)

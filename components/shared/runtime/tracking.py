@@ -24,6 +24,9 @@ KIND = "custom_model_development"  # opens the page on runs and models rather th
 RECORD_FILE = "step_record.json"
 STEP_RUN = "PIXELIS_MLFLOW_STEP_RUN"
 """Environment variable with the run of the step under way."""
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow's page shows as a run's description."""
+LONGEST_TAG = 5000
 DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests; the whole sha256 goes into a tag
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -59,7 +62,7 @@ def parent_run(mlflow_client: Any, run: str, tags: dict[str, str] | None = None)
     found = mlflow_client.search_runs([experiment], query, max_results=1)
     if found:
         return found[0].info.run_id
-    base = {"pixelis.run_id": run, "pixelis.kind": "pipeline", **(tags or {})}
+    base = {"pixelis.run_id": run, "pixelis.kind": "pipeline", **source_tags(), **(tags or {})}
     return mlflow_client.create_run(experiment, tags=base, run_name=run).info.run_id
 
 
@@ -77,9 +80,14 @@ def open_step(record: StepRecord) -> str:
     if found := api.search_runs([experiment_id(api)], unfinished, max_results=1):
         api.update_run(found[0].info.run_id, status="RUNNING")
         return found[0].info.run_id
-    tags |= {"mlflow.parentRunId": parent_run(api, record.run_id), "git_sha": git_sha()}
+    tags |= {"mlflow.parentRunId": parent_run(api, record.run_id), "git_sha": git_sha(), **source_tags()}
     run = api.create_run(experiment_id(api), tags=tags, run_name=record.step, start_time=int(record.started * 1000))
     return run.info.run_id
+
+
+def source_tags() -> dict[str, str]:
+    """What MLflow's page shows as a run's source."""
+    return {"mlflow.source.name": "pixelis", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_sha()}
 
 
 def log_step(record: StepRecord, report: Report, pictures: Path | None, page: str) -> str:
@@ -107,6 +115,7 @@ def log_step(record: StepRecord, report: Report, pictures: Path | None, page: st
     api.log_text(child, page, "report.html")
     if report.markdown:
         api.log_text(child, report.markdown, "report.md")
+        api.set_tag(child, DESCRIPTION, report.markdown[:LONGEST_TAG])
     if pictures and pictures.is_dir():
         api.log_artifacts(child, str(pictures), "pictures")
     api.set_terminated(child, "FINISHED", end_time=stamp)
@@ -114,12 +123,12 @@ def log_step(record: StepRecord, report: Report, pictures: Path | None, page: st
 
 
 def log_failure(record: StepRecord) -> str:
-    """A child run for a step that failed, with its cause as a tag."""
+    """A child run for a step that failed or was stopped, with its cause as a tag."""
     api = client()
     child = record.mlflow_run_id or open_step(record)
     api.set_tag(child, "pixelis.error", record.error[:4000])
     api.log_dict(child, asdict(record), RECORD_FILE)
-    api.set_terminated(child, "FAILED")
+    api.set_terminated(child, "KILLED" if record.status == "STOPPED" else "FAILED")
     return child
 
 

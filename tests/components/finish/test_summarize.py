@@ -94,13 +94,24 @@ def test_the_gate_and_the_service_are_reported(run: Path, tmp_path: Path, decisi
     assert f"Gate: {decision}" in render_summary(summary)
 
 
-def test_the_parent_run_is_closed_with_the_figures(run: Path) -> None:
+def test_the_parent_run_is_closed_with_the_figures(run: Path, tmp_path: Path) -> None:
     from components.shared.runtime import tracking
 
+    recordings = step("recordings")
+    made = artifact(tmp_path / "recordings", recordings, "recordings")
+    save_record(recordings)
+    save_record(step("configure", config={"seed": 4}))
     save_record(step("evaluation", metrics={"oca": 0.8}))
-    summary = finish_run(STEPS, "twin", state="SUCCEEDED")
+    save_record(step("sft", status="FAILED", error="ValueError: bad", remedy="Mend it."))
+    summary = finish_run(STEPS, "twin", state="FAILED")
     parent = tracking.client().get_run(summary["mlflow"]["run_id"])
-    assert (parent.info.status, parent.data.metrics["oca"]) == ("FINISHED", 0.8)
+    assert (parent.info.status, parent.data.metrics["oca"]) == ("FAILED", 0.8)
+    assert parent.data.params == {"profile": "twin", "seed": "4"}
+    [data] = parent.inputs.dataset_inputs
+    assert (data.dataset.name, {tag.key: tag.value for tag in data.tags}["sha256"]) == ("recordings", made.sha256)
+    assert parent.data.tags["mlflow.source.name"] == "pixelis"
+    described = parent.data.tags["mlflow.note.content"]
+    assert described.startswith("FAILED, profile twin, seed 4.\n- sft failed: ValueError: bad")
 
 
 def test_records_survive_the_round_trip_through_tracking(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +123,15 @@ def test_records_survive_the_round_trip_through_tracking(run: Path, monkeypatch:
     tracking.log_step(record, Report(metrics=record.metrics), None, "<p>page</p>")
     found = tracked_records("run-2")
     assert asdict(found["clips"])["metrics"] == {"num_clips": 2.0}
+
+
+def test_a_step_that_a_person_stopped_is_no_failure(run: Path) -> None:
+    save_record(step("configure", config={"seed": 4}))
+    save_record(step("recordings", status="RUNNING"))
+    summary = finish_run(STEPS, "twin", state="STOPPED")
+    assert summary["status"] == "STOPPED"
+    assert {row["name"]: row["status"] for row in summary["steps"]}["recordings"] == "STOPPED"
+    assert "out of memory" not in render_summary(summary)
+    save_record(step("recordings", status="RUNNING"))
+    killed = finish_run(STEPS, "twin", state="FAILED")
+    assert {row["name"]: row["status"] for row in killed["steps"]}["recordings"] == "FAILED"

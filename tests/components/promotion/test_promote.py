@@ -171,6 +171,7 @@ def test_the_alias_moves_and_both_versions_say_so(
     assert champion.tags["model_digest"] == digest
     assert str(champion.version) == "2"
     assert champion.tags["lineage.clips"] == read_json(model / "promotion.json")["lineage"]["clips"]["sha256"]
+    assert "promoted" in tracking.client().get_registered_model("pixelis-twin").description
     first = tracking.client().get_model_version("pixelis-twin", "1")
     assert "moved to version 2 by run run-2" in first.tags["alias.champion"]
 

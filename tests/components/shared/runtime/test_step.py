@@ -73,6 +73,7 @@ def test_an_artifact_is_made_recorded_and_tracked(tmp_path: Path) -> None:
     api = tracking.client()
     found = api.search_runs([tracking.experiment_id(api)], "tags.`pixelis.kind` = 'step'")
     assert found[0].data.metrics["length"] == 2.0
+    assert found[0].data.tags["mlflow.note.content"] == record.markdown != ""
 
 
 def test_a_verb_that_fails_leaves_nothing_but_its_work(tmp_path: Path) -> None:
