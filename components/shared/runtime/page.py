@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from pathlib import Path
 
 from components.shared.runtime.report import Report
@@ -14,7 +15,12 @@ h1{font-size:1.5em}h2{font-size:1.15em;margin-top:1.6em}table{border-collapse:co
 td,th{border:1px solid #d0d4da;padding:.25em .7em;text-align:left}
 td.n{text-align:right;font-variant-numeric:tabular-nums}
 th{background:#f5f6f8}code{background:#f5f6f8;padding:0 .25em}
+.wide{overflow-x:auto}td code{color:#555}p,li,code{overflow-wrap:anywhere}
 figure{margin:1.4em 0}img{max-width:100%;height:auto}figcaption{color:#555}"""
+
+UNITS = {"seconds": "s", "s": "s", "ms": "ms", "bytes": "bytes", "rate_hz": "Hz"}
+"""Endings of figures' names that say a unit."""
+BYTES = ("B", "KiB", "MiB", "GiB")
 
 
 def render_page(title: str, report: Report) -> str:
@@ -28,12 +34,11 @@ def render_page(title: str, report: Report) -> str:
     if report.curves:
         parts.append(f"<h2>Curves</h2>{inline_png(draw_curves(report.curves), 'curves')}")
     if report.metrics:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td class=n>{format_figure(value)}</td></tr>"
-            for name, value in sorted(report.metrics.items())
-        )
-        parts.append(f"<h2>Figures</h2><table>{rows}</table>")
-    head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
+        rows = "".join(figure_row(name, value) for name, value in sorted(report.metrics.items()))
+        heads = "<tr><th>figure</th><th>value</th><th>its name in MLflow</th></tr>"
+        parts.append(f"<h2>Figures</h2>{scrolling(f'<table>{heads}{rows}</table>')}")
+    meta = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    head = f"{meta}<title>{html.escape(title)}</title><style>{STYLE}</style>"
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
@@ -41,7 +46,32 @@ def render_markdown(text: str) -> str:
     """Markdown with tables as HTML; HTML within it stays text."""
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return re.sub(r"<table>.*?</table>", lambda table: scrolling(table[0]), made, flags=re.DOTALL)
+
+
+def scrolling(table: str) -> str:
+    """A table that scrolls by itself where the window is narrow, so that the page does not."""
+    return f"<div class=wide>{table}</div>"
+
+
+def figure_row(name: str, value: float) -> str:
+    """A figure's row: its name in words, its value with the unit that its name ends in, its name as it is."""
+    words, shown = in_words(name, value)
+    return f"<tr><td>{html.escape(words)}</td><td class=n>{shown}</td><td><code>{html.escape(name)}</code></td></tr>"
+
+
+def in_words(name: str, value: float) -> tuple[str, str]:
+    """(name, value) for people: `peak_rss_bytes` 2.9e9 is "peak rss", "2.701 GiB"."""
+    words = name.removeprefix("num_")
+    for ending, unit in UNITS.items():
+        if words == ending or (words.endswith(f"_{ending}") and not words.endswith(f"_per_{ending}")):
+            words = words.removesuffix(ending).rstrip("_") or "time"
+            if unit != "bytes":
+                return words.replace("_", " "), f"{format_figure(value)} {unit}"
+            power = next((n for n in (3, 2, 1) if abs(value) >= 1024**n), 0)
+            return words.replace("_", " "), f"{format_figure(value / 1024**power)} {BYTES[power]}"
+    return words.replace("_", " "), format_figure(value)
 
 
 def inline_png(data: bytes, alt: str) -> str:

@@ -68,6 +68,14 @@ def test_each_reason_to_hold(change, said):
     assert any(said in reason for reason in gate["reasons"][1:]) and len(gate["reasons"]) == 2
 
 
+def test_exactly_as_many_as_needed_are_enough():
+    needed = GateConfig()
+    just = {"num_windows": needed.min_windows, "num_sessions": needed.min_sessions}
+    assert judge(good() | just, needed)["decision"] == "promote"
+    compared = judge(good() | {"champion": champion(-0.5, num_shared=needed.min_windows)}, needed)
+    assert compared["decision"] == "hold", "so many shared windows are a comparison"
+
+
 def test_a_champion_within_delta_may_be_replaced():
     assert judge(good() | {"champion": champion(-0.019)}, GateConfig())["decision"] == "promote"
     assert judge(good() | {"champion": champion(-0.019)}, GateConfig(delta=0.01))["decision"] == "hold"

@@ -261,6 +261,10 @@ def test_when_reinforcement_helped(before: Any, after: Any, expected: bool) -> N
     assert helped(figures(*before), figures(*after), max_operation_drop=0.02)[0] is expected
 
 
+def test_a_fall_of_exactly_what_is_allowed_is_allowed() -> None:
+    assert helped(figures(0.25, 0.75), figures(0.9, 0.5), max_operation_drop=0.25)[0]
+
+
 def test_sampled_accuracy_is_the_mean_over_samples_of_each_question(toy: Any, toy_tasks: Any) -> None:
     config = SMALL.model_copy(update={"validation_samples": 8, "temperature": 1.0})
     found = validate(toy.policy(), toy_tasks, default_registry(config.operations), config)

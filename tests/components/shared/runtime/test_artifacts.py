@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.runtime.artifacts import atomic_write, staged_directory, tree_digest
+from components.shared.runtime.artifacts import RECORD, atomic_write, staged_directory, tree_digest
 from components.shared.runtime.errors import ArtifactError
 from components.shared.runtime.records import ArtifactRecord, StepRecord, read_artifact_record, write_artifact_record
 
@@ -68,6 +68,9 @@ def test_tree_digest_depends_on_names_and_bytes_only(tmp_path: Path) -> None:
     assert tree_digest(tmp_path / "a") == tree_digest(tmp_path / "b")
     (tmp_path / "b" / "x").rename(tmp_path / "b" / "y")
     assert tree_digest(tmp_path / "a") != tree_digest(tmp_path / "b")
+    before = tree_digest(tmp_path / "a")
+    (tmp_path / "a" / RECORD).write_text("{}")
+    assert tree_digest(tmp_path / "a") == before, "the record that holds the digest is not part of it"
 
 
 def make_artifact(root: Path) -> Path:
