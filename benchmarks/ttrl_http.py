@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI, File, Form, UploadFile
 from starlette.requests import Request
 
-from components.ttrl.uploads import received
+from components.ttrl.uploads import Limits, Room, received
 
 SIZE = 200_000
 CONNECTIONS = 16
@@ -31,6 +31,7 @@ CONNECTIONS = 16
 def app(folder: Path):
     """The three contestants."""
     made = FastAPI()
+    limits, room = Limits(max_bytes=1 << 26, max_images=64, timeout_s=60.0), Room(1 << 28)
 
     @made.post("/upload-file")
     async def upload_file(video: UploadFile = File(), question: str = Form()) -> dict:  # noqa: B008
@@ -38,7 +39,7 @@ def app(folder: Path):
 
     @made.post("/ours")
     async def ours(request: Request) -> dict:
-        async with received(request, folder, max_bytes=1 << 26, max_images=64) as upload:
+        async with received(request, folder, limits, room) as upload:
             return {"bytes": upload.videos[0].num_bytes, "question": len(upload.fields["question"])}
 
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -366,8 +367,9 @@ def main() -> None:
             err.print(error.remedy, highlight=False, markup=False)
         sys.exit(error.exit_code)
     except OSError as error:
-        if not error.filename:  # not about a file somebody named
-            raise
-        text = f"error: {error.filename}: {(error.strerror or type(error).__name__).lower()}; the command ended there."
+        if not error.filename and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise  # not about a file somebody named, nor about a disk
+        where = error.filename or "standard output or a file"
+        text = f"error: {where}: {(error.strerror or type(error).__name__).lower()}; the command ended there."
         console(error=True).print(text, style="red", highlight=False, markup=False)
         sys.exit(EnvironmentFault.exit_code)

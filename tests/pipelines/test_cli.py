@@ -78,6 +78,19 @@ def run_narrow(*arguments: str, cwd: Path) -> str:
     ).stdout
 
 
+def test_an_output_that_takes_nothing_is_told_in_a_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from pipelines.cli import main; main()", "operations", "list", "--schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+    assert "no space left on device" in done.stderr
+
+
 def test_the_version_names_the_commit(tmp_path: Path) -> None:
     assert re.fullmatch(r"pixelis \d+\.\d+\S*, commit \w+\n", pixelis("--version", cwd=tmp_path).stdout)
 
