@@ -34,6 +34,8 @@ from components.shared.video.samplers import make_sampler, select_evenly
 from components.ttrl.sandbox import Result
 
 JPEG_QUALITY = 95
+PLAYABLE = "Send a whole video that FFmpeg can read, such as an MP4 with H.264."
+IMAGES = "Send whole JPEG or PNG images."
 Request = dict[str, Any]
 
 
@@ -52,7 +54,7 @@ def decode_video(request: Request) -> Result:
         return _decode_video(request)
     except InputError as error:  # the path is ours and says nothing to the caller
         text = error.message.replace(f"{Path(request['path']).name}: ", "the video: ")
-        raise InputError(text, remedy=error.remedy) from None
+        raise InputError(text, remedy=error.remedy or PLAYABLE) from None
 
 
 def _decode_video(request: Request) -> Result:
@@ -76,7 +78,10 @@ def _decode_video(request: Request) -> Result:
             _take(list(recent), count - length, request, windows, arrays)
             taken = count
     if count <= first:
-        raise InputError(f"start_s is {first / FPS:g} s but the video ends after {count / FPS:.2f} s.")
+        raise InputError(
+            f"start_s is {first / FPS:g} s but the video ends after {count / FPS:.2f} s, so there is no window.",
+            remedy="Send an earlier start_s, or none for the most recent window.",
+        )
     if hop is None or taken == 0:
         _take(list(recent), count - len(recent), request, windows, arrays)
     elif count - taken > 0:  # the recording's end, in a last whole window
@@ -98,9 +103,12 @@ def decode_images(request: Request) -> Result:
     window_s, num_frames = request["window_s"], request["num_frames"]
     times = [float(time) for time in request["times_s"]]
     if times and (len(times) != len(images) or not all(b > a for a, b in pairwise(times))):
-        raise InputError(f"times_s must be {len(images)} ascending seconds, one an image.")
+        raise InputError(
+            f"times_s must be {len(images)} ascending seconds, one an image.",
+            remedy="Leave it out to spread the images evenly.",
+        )
     if times and not (times[0] >= 0 and times[-1] <= window_s):
-        raise InputError(f"times_s must lie within 0 and {window_s:g} s.")
+        raise InputError(f"times_s must lie within 0 and {window_s:g} s.", remedy="Count them from the window's start.")
     if times and len(images) == num_frames:
         shown, at = list(range(num_frames)), times
     else:
@@ -135,7 +143,10 @@ def jittered(total: int, num_frames: int, seed: int) -> tuple[int, ...]:
 def _checked(request: Request) -> VideoInfo:
     info = probe(Path(request["path"]))
     if info.width * info.height > request["max_pixels"]:
-        raise InputError(f"a picture of {info.width}x{info.height} is above {request['max_pixels']} pixels.")
+        raise InputError(
+            f"a picture of {info.width}x{info.height} is above {request['max_pixels']} pixels.",
+            remedy="Send it smaller; ttrl.max_pixels sets the limit.",
+        )
     if info.duration_s > request["max_duration_s"] + 0.5:
         raise too_long(request["max_duration_s"])
     return info
@@ -206,10 +217,13 @@ def _image(path: Path, number: int, max_pixels: int) -> np.ndarray:
             width, height = header.size
             kind = header.format
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise InputError(f"image {number} is not an image that can be read.") from None
+        raise InputError(f"image {number} is not an image that can be read.", remedy=IMAGES) from None
     if width * height > max_pixels:
-        raise InputError(f"image {number} has {width}x{height} pixels, above {max_pixels}.")
+        raise InputError(
+            f"image {number} has {width}x{height} pixels, above {max_pixels}.",
+            remedy="Send it smaller; ttrl.max_pixels sets the limit.",
+        )
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if decoded is None or min(decoded.shape[:2]) < 1:
-        raise InputError(f"image {number} ({kind}) is damaged or of a kind that is not taken.")
+        raise InputError(f"image {number} ({kind}) is damaged or of a kind that is not taken.", remedy=IMAGES)
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

@@ -73,7 +73,10 @@ def run(target: Target, request: dict[str, Any], *, timeout_s: float, memory_byt
             arrays.append(np.frombuffer(data, np.uint8).reshape(shape))
         return facts, arrays
     except TimeoutError:
-        raise InputError(f"decoding took longer than {timeout_s:g} s and was stopped, so there is no answer.") from None
+        raise InputError(
+            f"decoding took longer than {timeout_s:g} s and was stopped, so there is no answer.",
+            remedy="Send a shorter or smaller clip; ttrl.decode_timeout_s sets the limit.",
+        ) from None
     except (ChannelClosed, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
