@@ -18,6 +18,8 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -99,6 +101,7 @@ def check_tracking(root: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         os.environ["PIXELIS_MLFLOW_ARTIFACTS"] = (root / "mlartifacts").as_uri()
+        make_store(root / "mlflow.db")
         return f"sqlite:///{root / 'mlflow.db'}"
     if urlsplit(uri).scheme in ("http", "https"):
         try:
@@ -110,6 +113,33 @@ def check_tracking(root: Path) -> str:
                 remedy="Start it, correct MLFLOW_TRACKING_URI, or unset it to use the run root's own store.",
             ) from error
     return uri
+
+
+def make_store(path: Path) -> None:
+    """Make the run root's tracking store, whole or not at all.
+
+    A step that was killed while MLflow made its tables left half of them, and no later run could be tracked there.
+
+    Raises:
+        EnvironmentFault: MLflow cannot make it.
+    """
+    if path.exists():
+        return
+    being_made = path.with_name(f".{path.name}.{os.getpid()}")
+    make = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1]).search_experiments()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", make, f"sqlite:///{being_made}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise EnvironmentFault(
+                f"the tracking store {path} cannot be made ({done.stderr.strip()[-200:]}); nothing was run.",
+                remedy="Look at the folder's rights and space, or set MLFLOW_TRACKING_URI to a server.",
+            )
+        with contextlib.suppress(FileExistsError):  # another run was first
+            os.link(being_made, path)
+    finally:
+        being_made.unlink(missing_ok=True)
 
 
 def check_port(config: Any, root: Path) -> None:
@@ -340,9 +370,11 @@ def stopped_by_signals() -> Iterator[None]:
     """
 
     def stop(number: int, frame: Any) -> None:
-        for step in psutil.Process().children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                step.terminate()
+        mine = os.getsid(0)  # a service that is being deployed has a session of its own and stays
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getsid(process.pid) == mine:
+                    process.terminate()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,15 @@ def test_what_a_killed_step_was_writing_is_removed(tmp_path: Path) -> None:
     (staged.parent / "adapter").mkdir()
     local.remove_unfinished(tmp_path)
     assert [path.name for path in staged.parent.iterdir()] == ["adapter"]
+
+
+def test_a_tracking_store_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.make_store(tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        assert store.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+    local.make_store(tmp_path / "mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    monkeypatch.setattr(local.sys, "executable", "false")
+    with pytest.raises(EnvironmentFault, match="cannot be made"):
+        local.make_store(tmp_path / "other.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
