@@ -39,6 +39,12 @@ def test_margin_must_be_exceeded_not_reached():
     assert lesson(split, **{**RULES, "margin": 0.14}).label == {"value": "a"}
 
 
+def test_a_quorum_is_reached_and_a_negative_is_below():
+    assert lesson(ballot({"a": 4}, 4), **RULES).label == {"value": "a"}, "half of the rollouts are the quorum"
+    eighth = lesson(ballot({"a": 7, "b": 1}), **{**RULES, "negative_share": 0.125})
+    assert eighth.negatives == (), "a share of exactly the threshold is no negative"
+
+
 def test_weight_is_the_part_of_all_rollouts():
     assert lesson(ballot({"a": 5}, 3), **RULES).weight == pytest.approx(5 / 8)
 

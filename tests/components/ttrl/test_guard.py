@@ -36,6 +36,12 @@ def test_judge(after_digest, before, after, anchor, tolerance, status):
     assert bool(verdict.reason) == (status != "accepted")
 
 
+def test_a_canary_without_questions_is_no_proof():
+    none = CanaryFigures(accuracy=0.0, num_right=0, num_questions=0)
+    verdict = judge(digest_before="a", digest_after="b", before=none, after=none, anchor=none, tolerance=0.0)
+    assert verdict.status == "rejected"
+
+
 def test_incomplete_canary_is_refused():
     verdict = judge(
         digest_before="a",

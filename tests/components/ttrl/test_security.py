@@ -81,6 +81,15 @@ def test_rate_limit_lets_a_burst_pass_and_then_says_how_long():
     assert RateLimiter(0).wait_s("a") == 0.0
 
 
+def test_a_long_silence_saves_up_no_more_than_a_burst(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("components.ttrl.security.time.monotonic", lambda: now[0])
+    limiter = RateLimiter(8)
+    assert limiter.wait_s("a") == 0.0
+    now[0] += 3600
+    assert [limiter.wait_s("a") > 0 for _ in range(3)] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [

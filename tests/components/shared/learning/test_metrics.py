@@ -129,3 +129,7 @@ def test_calibration_by_hand():
     assert bins == [(0.15, 0.0, 1), (pytest.approx(2.9 / 3), pytest.approx(2 / 3), 3)]
     assert error == pytest.approx((0.15 + 3 * (2.9 / 3 - 2 / 3)) / 4)
     assert expected_calibration_error(np.zeros(0), np.zeros(0)) == (0.0, [])
+
+
+def test_the_threshold_itself_is_reached():
+    np.testing.assert_array_equal(at_least(np.array([0.4, 0.5, np.nan]), 0.5), [0.0, 1.0, np.nan])
