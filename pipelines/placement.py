@@ -57,6 +57,10 @@ class Resources(Section):
 
 LIGHT = {"cpu": "1", "memory": "2Gi", "accelerator": "", "accelerator_count": 0, "shm": "", "node_selector": {}}
 """What a task asks for that only reads a few lines, or whose work several nodes do."""
+BACKOFF_S = 30
+"""Before the first retry; twice as long before each further one."""
+PENDING_S = 3600
+"""How long an attempt may wait for a node, of a pool that grows."""
 LAUNCHER_MARGIN_S = 1800
 """How much longer the launcher may take than its nodes: scheduling, results."""
 
@@ -142,7 +146,11 @@ def place(
     if resources.accelerator:
         task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.accelerator_count)
     if retries and resources.retries:
-        task.set_retry(num_retries=resources.retries, backoff_duration="30s")
+        task.set_retry(
+            num_retries=resources.retries,
+            backoff_duration=f"{BACKOFF_S}s",
+            backoff_max_duration=f"{retry_span_s(resources)}s",
+        )
     if resources.shm:
         kubernetes.empty_dir_mount(
             task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shm
@@ -174,6 +182,16 @@ def place(
         optional=True,
     )
     return task
+
+
+def retry_span_s(resources: Resources) -> int:
+    """Seconds from a task's first start within which it may be tried again, every attempt taking its whole time.
+
+    What kfp calls `backoff_max_duration` is no cap on the waiting: the engine (Argo's `backoff.maxDuration`) neither
+    starts nor lets run any attempt past it. Its default of an hour would leave a long training without retries.
+    """
+    waiting_s = sum(BACKOFF_S * 2**number for number in range(resources.retries))
+    return (resources.retries + 1) * (resources.timeout_s + PENDING_S) + waiting_s
 
 
 def nodes(step: str, placement: PlacementSection) -> train_job.Nodes:

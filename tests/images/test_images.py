@@ -51,6 +51,22 @@ def test_the_commit_is_named_after_the_code_is_copied(family: str) -> None:
         assert f"org.opencontainers.image.{key}=" in label
 
 
+@pytest.mark.parametrize("family", ["train", "serve"])
+def test_what_the_families_dockerfiles_repeat_is_equal(family: str) -> None:
+    """images/README.md says why they repeat it."""
+
+    def repeated(name: str) -> list[str]:
+        found = lines(name)
+        base = "base" if name == "data" else "learning"
+        own = ("EXPOSE", "ENV PIXELIS_SERVICE_RECORD", "HEALTHCHECK", "CMD")
+        kept = [line.replace(f"pixelis-{base}:", "BASE:") for line in found if not line.startswith(own)]
+        kept = [re.sub(r'(description=)"[^"]*"', r"\1", line.replace(f"pixelis-{name}", "NAME")) for line in kept]
+        assert sum("BASE:" in line for line in kept) == 2 and any("NAME" in line for line in kept)
+        return kept
+
+    assert repeated(family) == repeated("data")
+
+
 def test_the_base_is_pinned_staged_and_runs_without_rights() -> None:
     found = lines("base")
     default = next(line for line in found if line.startswith("ARG BASE_IMAGE="))

@@ -86,6 +86,18 @@ def test_the_deployment_step_is_light_and_knows_where_it_is(profile: str) -> Non
     assert (secret["secretName"], secret["optional"]) == ("pixelis-ttrl-client", True)
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_step_that_fails_at_the_end_of_its_time_is_still_tried_again(profile: str) -> None:
+    """The engine counts `backoffMaxDuration` from the first start: with its hour, no longer step had any retry."""
+    for name, item in placement(profile).items():
+        policy = item["retries"]
+        span_s, timeout_s = (
+            int(value.removesuffix("s"))
+            for value in (policy["backoffMaxDuration"], item["kubernetes"]["activeDeadlineSeconds"])
+        )
+        assert span_s > (policy["maxRetryCount"] + 1) * timeout_s, name
+
+
 @pytest.mark.parametrize("name", ["exec-gate", "exec-clip-groups"])
 def test_a_task_that_only_reads_a_few_lines_holds_no_gpu_and_needs_no_torch(name: str) -> None:
     """The gate asked for a whole GPU node to read one JSON file, and a run waited for it."""
