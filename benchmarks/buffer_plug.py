@@ -7,7 +7,8 @@ rest; PLUG=benchmarks/buffer_plug.py).
     python -W ignore $BENCH/bench_append.py --plug $PLUG:EightFrames --traj 196000 --writers 16
     python -W ignore $BENCH/bench_append.py --plug $PLUG:Sync --recover 100000
     python -W ignore $BENCH/bench_knn.py --plug $PLUG:Flat --n 10000 --only faiss-flat,pixelis-flat
-    python -W ignore $BENCH/bench_knn.py --plug $PLUG:Hnsw --plug $PLUG:Indexed --n 100000
+    python -W ignore $BENCH/bench_knn.py --n 100000 --plug $PLUG:Hnsw --plug $PLUG:Indexed \\
+        --plug $PLUG:Ivf --plug $PLUG:MrlSq8
     python -W ignore $BENCH/bench_sample.py --plug $PLUG:Sampler --n 1000000
 
 What a contestant of bench_append is given is an embedding and a trajectory that msgpack has packed already; ours builds
@@ -166,6 +167,20 @@ class Hnsw(_Loaded):
 
     name = "pixelis-hnsw"
     kind = "hnsw"
+
+
+class Ivf(_Loaded):
+    """Inverted lists, ten of them read."""
+
+    name = "pixelis-ivf"
+    kind = "ivf"
+
+
+class MrlSq8(_Loaded):
+    """The leading dimensions in bytes, its candidates scored again."""
+
+    name = "pixelis-mrl-sq8"
+    kind = "mrl_sq8"
 
 
 class Indexed(_Loaded):

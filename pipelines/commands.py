@@ -99,8 +99,7 @@ def buffer_verify(directory: Buffer) -> None:
         )
     report = verify(directory)
     say(json.dumps(asdict(report), indent=2))
-    if not report.good:
-        raise typer.Exit(4)
+    report.refuse_damage(directory)
 
 
 @buffer_app.command("dump")

@@ -19,6 +19,7 @@ from components.shared.runtime.config import canonical_json
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk, replace_file
 from components.ttrl.buffer.errors import BufferFormatError
+from components.ttrl.buffer.log.segment import segment_files
 from components.ttrl.buffer.store import Store
 from components.ttrl.buffer.store_file import FileStore
 from components.ttrl.buffer.store_lmdb import LmdbStore
@@ -32,7 +33,7 @@ def refuse_foreign(directory: Path) -> None:
     if (directory / NAME).exists():
         return
     present = sorted(p.name for p in directory.iterdir() if p.name not in ("LOCK", NAME + ".tmp"))
-    if "log" in present or "data" in present:
+    if holds_data(directory):
         raise BufferFormatError(
             f"{directory} holds a log but no {NAME}: it cannot be told what the log contains.",
             remedy=f"Put {NAME} back, or run `pixelis buffer repair`.",
@@ -65,15 +66,28 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         checksum = content.pop("crc32c")
-        good = checksum == crc32c(canonical_json(content).encode())
+        good = checksum == crc32c(canonical_json(content).encode()) and _sound(content)
     except (ValueError, KeyError, TypeError, AttributeError):
         good, content = False, {}
     if not good:
-        raise BufferFormatError(
-            f"{path} is damaged: it cannot be told what the buffer contains.",
-            remedy="Run `pixelis buffer repair`, which rebuilds it from the log.",
-        )
+        raise damaged(path)
     return content
+
+
+def _sound(content: dict[str, Any]) -> bool:
+    """Whether an identity says what one of this format can; of a newer one nothing else is known."""
+    if int(content["format"]) > FORMAT:
+        return True
+    dimension = content["dimension"]
+    return content["adapter"] in ("file", "lmdb") and isinstance(content["id"], str) and int(dimension) == dimension > 0
+
+
+def damaged(path: Path) -> BufferFormatError:
+    """The error for an identity nobody can use."""
+    return BufferFormatError(
+        f"{path} is damaged: it cannot be told what the buffer contains.",
+        remedy="Put a copy back (adapter lmdb), or run `pixelis buffer repair`, which rebuilds it from the log.",
+    )
 
 
 def check(content: dict[str, Any], path: Path, config: BufferConfig) -> dict[str, Any]:
@@ -95,6 +109,20 @@ def check_format(content: dict[str, Any], directory: Path) -> None:
             f"{directory} has format {content['format']}, this code reads up to {FORMAT}: nothing was touched.",
             remedy="Open it with the release that wrote it, or export there and import here.",
         )
+
+
+def refuse_newer(directory: Path) -> None:
+    """`check_format` where the file can be read: a format this code does not know would look like damage."""
+    try:
+        content = read(directory / NAME)
+    except (BufferFormatError, OSError):
+        return
+    check_format(content, directory)
+
+
+def holds_data(directory: Path) -> bool:
+    """Whether there are records of a buffer, its identity or not."""
+    return any(segment_files(directory / "log")) or (directory / "data" / "data.mdb").exists()
 
 
 def sealed(content: dict[str, Any]) -> bytes:

@@ -84,6 +84,11 @@ def _newest(store: FileStore, snapshots: Snapshots, report: ScanReport) -> Snaps
         if not reason:
             return snapshot
         log.info("snapshot %d is not used: %s", snapshot.sequence, reason)
+        for number, end, _ in snapshot.segments:
+            size = store.segments[number].size() if number in store.segments else end
+            if size < end:
+                report.damages.append(f"segment {number} ends at {size}, a snapshot covers {end} bytes of it: lost")
+                report.dropped_bytes += end - size
     return None
 
 

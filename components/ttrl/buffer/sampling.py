@@ -14,7 +14,7 @@ class ProportionalSampler:
         seed: Seed of the generator.
     """
 
-    def __init__(self, weights: np.ndarray, *, block: int = 256, seed: int = 0) -> None:
+    def __init__(self, weights: np.ndarray, *, block: int = 64, seed: int = 0) -> None:
         self.block = block
         self.generator = np.random.default_rng(seed)
         self.resize(weights)

@@ -9,10 +9,17 @@ from pathlib import Path
 from crc32c import crc32c
 
 from components.ttrl.buffer.disk import Disk, replace_file
-from components.ttrl.buffer.errors import BufferDamagedError, SegmentsMissingError
+from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError, SegmentsMissingError
 from components.ttrl.buffer.log.frame import HEADER, MAGIC, Entry, Found, Kind
 from components.ttrl.buffer.log.reader import SegmentScan, frames
-from components.ttrl.buffer.log.segment import Segment, open_segments, opening_entry, read_gone, segment_path
+from components.ttrl.buffer.log.segment import (
+    Segment,
+    open_segments,
+    opening_entry,
+    read_gone,
+    read_owner,
+    segment_path,
+)
 from components.ttrl.buffer.log.writer import LogWriter
 from components.ttrl.buffer.store import ScanReport
 
@@ -49,8 +56,16 @@ class FileStore:
             directory.mkdir()
             disk.sync_directory(directory.parent)
         self.segments = open_segments(directory)
-        for segment in self.segments.values():
+        for number, segment in self.segments.items():
             self.gone |= read_gone(segment)
+            owner = read_owner(segment)
+            if owner not in ("", buffer_id):
+                raise BufferFormatError(
+                    f"{segment_path(directory, number)} belongs to another buffer ({owner}, this one is {buffer_id}).",
+                    remedy="Put this buffer's own buffer.json or segment back, or move the file elsewhere.",
+                )
+        for leftover in () if read_only else directory.glob("*.tmp"):  # of a process that was killed, or an older one
+            disk.unlink(leftover)
 
     def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> list[int]:
         """See `Store.append`."""

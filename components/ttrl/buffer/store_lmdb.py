@@ -59,10 +59,16 @@ class LmdbStore:
                 "buffer.adapter is lmdb, but the lmdb package is not installed.",
                 remedy="Install pixelis[lmdb], or use the file adapter.",
             ) from error
-        return lmdb.open(
-            str(self.directory), map_size=self.map_bytes, sync=True, metasync=True, readonly=self.read_only,
-            max_readers=512, readahead=False, lock=True,
-        )  # fmt: skip
+        try:
+            return lmdb.open(
+                str(self.directory), map_size=self.map_bytes, sync=True, metasync=True, readonly=self.read_only,
+                max_readers=512, readahead=False, lock=True,
+            )  # fmt: skip
+        except lmdb.Error as error:
+            raise BufferDamagedError(
+                f"{self.directory} cannot be opened: {error}. Its records cannot be read.",
+                remedy="Put data.mdb back from a copy or an export.",
+            ) from error
 
     def append(self, entries: Sequence[Entry], sequences: Sequence[int]) -> list[int]:
         """See `Store.append`."""

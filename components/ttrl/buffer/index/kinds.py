@@ -9,6 +9,8 @@ from typing import Any
 import faiss as _faiss
 import numpy as np
 
+from components.ttrl.buffer.index.exact import one_thread
+
 log = logging.getLogger(__name__)
 faiss: Any = _faiss  # its stubs lag behind its releases
 RERANKED = frozenset({"sq8", "mrl_sq8", "mrl_hnsw"})
@@ -61,9 +63,8 @@ class FaissIndex:
         k = min(k, len(self))
         if self._parameters is not None:
             self._parameters.efSearch = max(spec.ef_search, k)
+        with one_thread():
             scores, rows = self.index.search(part, k, params=self._parameters)
-        else:
-            scores, rows = self.index.search(part, k)
         found = rows[0] >= 0
         return rows[0][found], (-scores[0] if spec.euclidean else scores[0])[found]
 

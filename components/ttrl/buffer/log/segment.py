@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import os
 from pathlib import Path
+from typing import Any
 
 import msgpack
 from crc32c import crc32c
@@ -78,13 +79,18 @@ class Segment:
         return copy.toreadonly()
 
 
+def segment_files(directory: Path) -> list[Path]:
+    """Files of a folder that are named as segments are, in order; others are not ours."""
+    return sorted(path for path in directory.glob("*.log") if path.stem.isdecimal() and path.is_file())
+
+
 def open_segments(directory: Path) -> dict[int, Segment]:
     """All segments of a log, open for reading, as they lie there at one moment; its owner may be compacting it."""
     for _ in range(TRIES):
         try:
             found = {
                 int(path.stem): Segment(int(path.stem), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-                for path in sorted(directory.glob("*.log"))
+                for path in segment_files(directory)
             }
         except FileNotFoundError:
             continue  # its live frames lie in a segment that may not have been listed yet
@@ -100,17 +106,27 @@ def opening_entry(buffer_id: str, gone: set[int]) -> Entry:
 
 def read_gone(segment: Segment) -> set[int]:
     """Segment numbers that the first frame of a segment says no longer exist; empty where it is damaged."""
+    return {n for first, last in _opening(segment).get("gone", ()) for n in range(first, last + 1)}
+
+
+def read_owner(segment: Segment) -> str:
+    """Id of the buffer whose segment it is; "" where the first frame is damaged."""
+    return str(_opening(segment).get("buffer", ""))
+
+
+def _opening(segment: Segment) -> dict[str, Any]:
     descriptor = segment.descriptor
     data = os.pread(descriptor, HEADER.size, 0)
     if len(data) < HEADER.size:
-        return set()
+        return {}
     magic, header_crc, kind, _, _, length, _, body_crc, _ = HEADER.unpack(data)
     if magic != MAGIC or kind != Kind.SEGMENT or crc32c(data[8:]) != header_crc:
-        return set()
+        return {}
     body = os.pread(descriptor, length, HEADER.size)
     if crc32c(body) != body_crc:
-        return set()
-    return {n for first, last in msgpack.unpackb(body)["gone"] for n in range(first, last + 1)}
+        return {}
+    content: dict[str, Any] = msgpack.unpackb(body)
+    return content
 
 
 def ranges(numbers: set[int]) -> list[tuple[int, int]]:

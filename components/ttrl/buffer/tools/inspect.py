@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
+from components.ttrl.buffer import layout
 from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
 from components.ttrl.buffer.index import file
 from components.ttrl.buffer.index.builder import CURRENT
@@ -103,13 +104,28 @@ class VerifyReport:
         """Whether every byte is what it was."""
         return not self.problems
 
+    def refuse_damage(self, directory: Path) -> None:
+        """Raise BufferDamagedError unless every byte is what it was."""
+        if not self.good:
+            raise BufferDamagedError(
+                f"{directory}: {len(self.problems)} problems. {self.problems[0]}",
+                remedy="Run `pixelis buffer repair` with its owner stopped; what can be read is kept.",
+            )
+
 
 def verify(directory: Path) -> VerifyReport:
-    """Read every byte of a buffer and compare all checksums; never writes."""
+    """Read every byte of a buffer and compare all checksums; never writes.
+
+    Raises:
+        BufferFormatError: not a buffer, or one of a newer format.
+    """
     report = VerifyReport()
+    layout.refuse_newer(directory)
     try:
         config = config_of(directory)
     except BufferFormatError as error:
+        if not (directory / layout.NAME).exists() and not layout.holds_data(directory):
+            raise
         report.problems.append(str(error))
         adapter = "lmdb" if (directory / "data").exists() else "file"
     else:

@@ -14,6 +14,7 @@ import numpy as np
 from components.shared.runtime.page import STYLE, inline_png
 from components.ttrl.buffer.buffer import ExperienceBuffer
 from components.ttrl.buffer.errors import ExperienceBufferError
+from components.ttrl.buffer.lock import describe_owner
 from components.ttrl.buffer.query import Neighbour
 from components.ttrl.buffer.tools.inspect import stat
 from components.ttrl.buffer.tools.opening import view
@@ -59,7 +60,9 @@ def _table(numbers: dict[str, Any]) -> str:
     rows = []
     for name, title in SHOWN_NUMBERS.items():
         value = numbers[name]
-        if name.endswith("_bytes"):
+        if name == "last_owner":
+            text = describe_owner(value) if value else "none"
+        elif name.endswith("_bytes"):
             text = f"{value / 2**20:,.1f} MiB"
         elif name.endswith("_age_s"):
             text = f"{value / 86_400:.1f} days"
@@ -69,6 +72,10 @@ def _table(numbers: dict[str, Any]) -> str:
             text = f"{value:,}" if isinstance(value, int) else str(value)
         rows.append(f"<tr><td>{title}</td><td>{html.escape(text)}</td></tr>")
     return f"<table>{''.join(rows)}</table>"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _short(value: Any) -> str:
@@ -86,7 +93,7 @@ def _overview(buffer: ExperienceBuffer, numbers: dict[str, Any]) -> bytes:
     live = rows.live()
     figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
     top = list(numbers["sources"].items())[:12][::-1]
-    axes[0].barh([name[:24] or "(none)" for name, _ in top], [count for _, count in top])
+    axes[0].barh([_cut(name) or "(none)" for name, _ in top], [count for _, count in top])
     axes[0].set_title("records by source")
     axes[1].hist(buffer._selection.weights(live), bins=40)
     axes[1].set(title="priority", ylabel="records")

@@ -22,7 +22,7 @@ from components.ttrl.buffer.index.builder import CURRENT
 from components.ttrl.buffer.lock import OwnerLock
 from components.ttrl.buffer.log.frame import Entry, Kind, encode
 from components.ttrl.buffer.log.reader import SegmentScan, frames
-from components.ttrl.buffer.log.segment import Segment, opening_entry, read_gone, segment_path
+from components.ttrl.buffer.log.segment import Segment, opening_entry, read_gone, segment_files, segment_path
 from components.ttrl.buffer.record import FIXED
 from components.ttrl.buffer.snapshot import Snapshot
 from components.ttrl.buffer.tools.opening import config_of
@@ -46,12 +46,13 @@ def repair(directory: Path) -> RepairReport:
         BufferFormatError: there is nothing to repair from.
     """
     report, disk = RepairReport(), Disk()
-    if not (directory / "log").is_dir():
+    if not layout.holds_data(directory):
         config_of(directory)
-    _refuse_newer(directory)
+    layout.refuse_newer(directory)
     lock = OwnerLock(directory)
     try:
-        if (directory / "log").exists():
+        if not (directory / "data").exists():
+            (directory / "log").mkdir(exist_ok=True)
             _identity(directory, disk, report)
             identity = layout.read(directory / layout.NAME)["id"]
             _segments(directory, identity, disk, report)
@@ -84,15 +85,6 @@ def compact(directory: Path, *, everything: bool = False) -> int:
         return int(before - buffer.stats()["disk_bytes"])
 
 
-def _refuse_newer(directory: Path) -> None:
-    """A format this code does not know would look like damage."""
-    try:
-        content = layout.read(directory / layout.NAME)
-    except (BufferFormatError, OSError):
-        return
-    layout.check_format(content, directory)
-
-
 def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
     """buffer.json from the log, where it is missing or damaged."""
     path = directory / layout.NAME
@@ -103,7 +95,7 @@ def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
         except BufferFormatError:
             _aside(directory, path, report)
     dimension, identity = 0, ""
-    for segment_file in sorted((directory / "log").glob("*.log")):
+    for segment_file in segment_files(directory / "log"):
         for found in frames(_segment(segment_file).view(), 0, SegmentScan()):
             if found.kind == Kind.SEGMENT:
                 identity = identity or str(msgpack.unpackb(found.body)["buffer"])
@@ -120,7 +112,7 @@ def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
 
 def _segments(directory: Path, identity: str, disk: Disk, report: RepairReport) -> None:
     """Rewrite each damaged segment with its good frames, under its own number."""
-    for path in sorted((directory / "log").glob("*.log")):
+    for path in segment_files(directory / "log"):
         segment, scan = _segment(path), SegmentScan()
         view = segment.view()
         good = [found for found in frames(view, 0, scan) if found.kind != Kind.SEGMENT]
@@ -141,7 +133,7 @@ def _segments(directory: Path, identity: str, disk: Disk, report: RepairReport) 
 def _missing(directory: Path, identity: str, disk: Disk, report: RepairReport) -> None:
     """An empty segment in the place of each missing one."""
     folder = directory / "log"
-    paths = {int(path.stem): path for path in folder.glob("*.log")}
+    paths = {int(path.stem): path for path in segment_files(folder)}
     gone = set().union(*(read_gone(_segment(path)) for path in paths.values())) if paths else set()
     named = set(paths)
     for path in (directory / "snapshots").glob("*.snapshot"):

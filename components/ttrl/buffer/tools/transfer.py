@@ -80,6 +80,11 @@ def import_buffer(directory: Path, source: Path, *, config: BufferConfig | None 
         BufferFormatError: no experience in the file, or another dimension.
         BufferDamagedError: some of the file cannot be read; the rest is in.
     """
+    known = (directory / layout.NAME).exists()
+    if known:
+        own = config_of(directory, config)
+    elif directory.exists():
+        layout.refuse_foreign(directory)
     segment = Segment(1, os.open(source, os.O_RDONLY | os.O_CLOEXEC))
     contents, scan = segment.view(), SegmentScan()
     found = list(frames(contents, 0, scan))
@@ -87,8 +92,8 @@ def import_buffer(directory: Path, source: Path, *, config: BufferConfig | None 
     if first is None:
         raise BufferFormatError(f"{source} holds no experience: nothing was imported.")
     dimension = FIXED.unpack_from(first.body)[9]
-    if (directory / layout.NAME).exists():
-        chosen = config_of(directory, config)
+    if known:
+        chosen = own
     else:
         chosen = (config or BufferConfig()).model_copy(update={"dimension": dimension, "background": False})
     if chosen.dimension != dimension:

@@ -2,6 +2,7 @@
 
 import threading
 
+import faiss
 import numpy as np
 import pytest
 from simulated_disk import FastDisk, flip
@@ -229,7 +230,6 @@ def test_bad_queries_are_refused(tmp_path, query):
 
 
 def test_gpu_falls_back(tmp_path, inline_builder, caplog):
-    import faiss
 
     if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
         pytest.skip("this machine has a GPU and a faiss that uses it")
@@ -317,6 +317,18 @@ def test_a_scan_is_repeated_only_where_a_slot_it_saw_was_taken_anew(tmp_path, mo
         assert stored[0].id not in {n.id for n in buffer.search_knn(vectors[0], 5, where)} and len(calls) == 3
         steps.append(lambda: buffer.append(Experience(question="in its slot", visual=-vectors[1], source="a")))
         assert buffer.search_knn(vectors[1], 1, where)[0].id == stored[1].id and len(calls) == 5
+
+
+def test_a_search_leaves_the_callers_number_of_threads_alone(tmp_path):
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        with ExperienceBuffer.open(tmp_path / "b", settings(), disk=FastDisk()) as buffer:
+            fill(buffer, clusters(20))
+            assert len(buffer.search_knn(clusters(1)[0], 5)) == 5
+        assert faiss.omp_get_max_threads() == 2
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_the_matrix_begins_with_a_cache_line():

@@ -1,5 +1,7 @@
 """The tools: on living and dead buffers, on good and damaged ones."""
 
+import os
+import shutil
 import threading
 
 import numpy as np
@@ -17,6 +19,7 @@ from components.ttrl.buffer import (
 from components.ttrl.buffer.log.segment import open_segments
 from components.ttrl.buffer.metrics import prometheus
 from components.ttrl.buffer.tools import compact, dump, export_buffer, import_buffer, repair, stat, stat_page, verify
+from pipelines.cli import main
 
 
 @pytest.fixture
@@ -172,6 +175,7 @@ def test_export_and_import(tmp_path, filled, config, adapter):
 def test_page(filled):
     page = stat_page(filled)
     assert page.startswith("<!doctype html>") and page.count("data:image/png;base64,") == 2
+    assert f"process {os.getpid()} (" in page and "since_s" not in page
     assert "source1" in page and "Neighbours of" in page and "<script" not in page and "http" not in page
 
 
@@ -183,9 +187,104 @@ def test_page_escapes_what_users_wrote(tmp_path, config, make):
 
 
 def test_tools_refuse_what_is_no_buffer(tmp_path):
-    for tool in (stat, stat_page, lambda d: list(dump(d)), compact):
-        with pytest.raises(BufferFormatError, match="not an experience buffer"):
-            tool(tmp_path)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "service.log").write_text("started")
+    for tool in (stat, stat_page, verify, lambda d: list(dump(d)), compact, repair):
+        for path in (tmp_path, tmp_path / "missing", tmp_path / "log" / "service.log"):
+            with pytest.raises(BufferFormatError, match="not an experience buffer"):
+                tool(path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["log", "service.log"]
+
+
+def test_the_command_ends_with_8_whatever_is_wrong_with_a_buffer(tmp_path, filled, monkeypatch, capfd):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(filled, damaged)
+    damaged_log(damaged)
+    for directory, code in ((filled, None), (damaged, 8), (tmp_path / "missing", 8)):
+        monkeypatch.setattr("sys.argv", ["pixelis", "buffer", "verify", str(directory)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or None) == code
+    said = capfd.readouterr()
+    assert "checksum of the body" in said.out and "1 problems" not in said.out
+    assert "buffer repair" in said.err and "is not an experience buffer" in said.err
+
+
+def test_files_that_are_no_segments_are_left_alone(filled, config):
+    (filled / "log" / "notes.log").write_text("mine")
+    (filled / "log" / "0000000099.log").mkdir()
+    assert verify(filled).good and stat(filled)["records"] == 50
+    assert repair(filled).records == 50 and (filled / "log" / "notes.log").read_text() == "mine"
+
+
+def test_the_owner_removes_what_a_killed_one_left(filled, config):
+    for name in ("spare.tmp", "compaction.tmp", "0000000001.log.tmp"):
+        (filled / "log" / name).write_bytes(b"\0" * 1000)
+    stat(filled)
+    assert len(list((filled / "log").glob("*.tmp"))) == 3  # readers touch nothing
+    with ExperienceBuffer.open(filled, config) as buffer:
+        assert len(buffer) == 50 and not list((filled / "log").glob("*.tmp"))
+
+
+def test_another_buffers_segment_or_identity_is_refused(tmp_path, filled, config, make):
+    with ExperienceBuffer.open(tmp_path / "c", config.model_copy(update={"dimension": 8}), disk=FastDisk()) as buffer:
+        buffer.append(make(0, dimension=8))
+    own = (filled / layout.NAME).read_bytes()
+    shutil.copy(tmp_path / "c" / layout.NAME, filled / layout.NAME)
+    with pytest.raises(BufferFormatError, match="belongs to another buffer"):
+        stat(filled)
+    (filled / layout.NAME).write_bytes(own)
+    shutil.copy(next((tmp_path / "c" / "log").iterdir()), filled / "log" / "0000000001.log")
+    for read_only in (True, False):
+        with pytest.raises(BufferFormatError, match="belongs to another buffer"):
+            ExperienceBuffer.open(filled, config, read_only=read_only)
+
+
+@pytest.mark.parametrize(
+    "change", [{"dimension": -3}, {"dimension": "4"}, {"adapter": "tape"}, {"id": None}, {"format": None}], ids=str
+)
+def test_an_identity_that_says_what_none_can_is_damaged(filled, change):
+    content = {k: v for k, v in {**layout.read(filled / layout.NAME), **change}.items() if v is not None}
+    (filled / layout.NAME).write_bytes(layout.sealed(content))
+    with pytest.raises(BufferFormatError, match="is damaged"):
+        stat(filled)
+    assert not verify(filled).good
+    assert repair(filled).records == 50
+
+
+def test_a_log_cut_to_nothing_is_reported_when_it_is_opened(filled, config):
+    for path in (filled / "log").iterdir():
+        path.write_bytes(b"")
+    with ExperienceBuffer.open(filled, config, read_only=True) as buffer:
+        assert buffer.recovery.damages and buffer.recovery.dropped_bytes > 1000
+
+
+def test_repair_accepts_that_the_whole_log_is_lost(filled):
+    shutil.rmtree(filled / "log")
+    with pytest.raises(BufferFormatError, match="buffer repair"):
+        stat(filled)
+    assert repair(filled).records == 0 and verify(filled).good
+
+
+@pytest.mark.parametrize("harm", ["missing", "overwritten"])
+def test_an_lmdb_environment_that_cannot_be_opened_is_damage(tmp_path, config, make, harm):
+    chosen = config.model_copy(update={"adapter": "lmdb", "lmdb_map_bytes": 1 << 22})
+    with ExperienceBuffer.open(tmp_path / "b", chosen) as buffer:
+        buffer.append(make(0))
+    if harm == "missing":
+        shutil.rmtree(tmp_path / "b" / "data")
+    else:
+        (tmp_path / "b" / "data" / "data.mdb").write_bytes(b"no page" * 1000)
+    for tool in (stat, verify):
+        with pytest.raises(BufferDamagedError, match="cannot be opened"):
+            tool(tmp_path / "b")
+
+
+def test_import_looks_at_its_target_first(tmp_path, filled):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "letter.txt").write_text("dear")
+    with pytest.raises(BufferFormatError, match="not an experience buffer"):
+        import_buffer(tmp_path / "letters", tmp_path / "no such export")
 
 
 def test_compaction_ends_where_only_removals_are_left(tmp_path, config, make):
@@ -222,11 +321,10 @@ def test_a_newer_format_is_refused_by_every_tool_and_nothing_is_touched(filled):
     identity = layout.read(filled / layout.NAME)
     (filled / layout.NAME).write_bytes(layout.sealed({**identity, "format": layout.FORMAT + 1}))
     before = {p: p.read_bytes() for p in filled.rglob("*") if p.is_file()}
-    tools = (stat, stat_page, lambda d: list(dump(d)), compact, repair, lambda d: export_buffer(d, d / "out"))
+    tools = (stat, stat_page, verify, lambda d: list(dump(d)), compact, repair, lambda d: export_buffer(d, d / "out"))
     for tool in tools:
         with pytest.raises(BufferFormatError, match="has format 2, this code reads up to 1"):
             tool(filled)
-    assert not verify(filled).good and "format 2" in verify(filled).problems[0]
     assert {p: p.read_bytes() for p in filled.rglob("*") if p.is_file()} == before
 
 
