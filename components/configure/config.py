@@ -18,7 +18,7 @@ class RunForm(Section):
     """Folder of the recordings or its address (s3://bucket/folder, minio://, gs://); empty for the digital twin."""
     base_weights: str = Field("", pattern=r"^(|tiny|[\w.-]+/[\w.-]+@[0-9a-f]{40})$")
     """The policy's starting weights: `tiny` (made here) or `repository@commit` of the hub; empty: the profile's."""
-    num_people: int = Field(240, ge=1, le=5000)
+    num_people: int = Field(270, ge=1, le=5000)
     """People the digital twin renders for training; other sources bring their own."""
     max_clips: int = Field(0, ge=0)
     """Cap on training clips, 0 for none."""
