@@ -90,13 +90,8 @@ def buffer_stat(
 @buffer_app.command("verify")
 def buffer_verify(directory: Buffer) -> None:
     """Read every byte and compare all checksums; never writes."""
-    from components.ttrl.buffer.errors import BufferFormatError
     from components.ttrl.buffer.tools import verify
 
-    if not directory.is_dir():
-        raise BufferFormatError(
-            f"{directory} is no folder, so nothing was verified.", remedy="Name the buffer's own folder."
-        )
     report = verify(directory)
     say(json.dumps(asdict(report), indent=2))
     report.refuse_damage(directory)

@@ -39,7 +39,7 @@ def pixelis(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         ("ttrl serve nowhere", 3, "nowhere holds no promoted model"),
         ("shards verify file", 4, "file/index.json is missing"),
         ("buffer import here nowhere", 2, "file 'nowhere' does not exist"),
-        ("buffer verify nowhere", 8, "nowhere is no folder"),
+        ("buffer verify nowhere", 8, "nowhere is not an experience buffer"),
         ("status nowhere", 2, "run 'nowhere' does not exist"),
     ],
 )

@@ -86,7 +86,7 @@ def damaged(path: Path) -> BufferFormatError:
     """The error for an identity nobody can use."""
     return BufferFormatError(
         f"{path} is damaged: it cannot be told what the buffer contains.",
-        remedy="Put a copy back (adapter lmdb), or run `pixelis buffer repair`, which rebuilds it from the log.",
+        remedy="Run `pixelis buffer repair`, which rebuilds it from the records.",
     )
 
 

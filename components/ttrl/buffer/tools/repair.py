@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgpack
 
 from components.ttrl.buffer import layout
 from components.ttrl.buffer.buffer import ExperienceBuffer
+from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk, replace_file
 from components.ttrl.buffer.errors import BufferDamagedError, BufferFormatError
 from components.ttrl.buffer.index import file
@@ -25,6 +27,8 @@ from components.ttrl.buffer.log.reader import SegmentScan, frames
 from components.ttrl.buffer.log.segment import Segment, opening_entry, read_gone, segment_files, segment_path
 from components.ttrl.buffer.record import FIXED
 from components.ttrl.buffer.snapshot import Snapshot
+from components.ttrl.buffer.store import ScanReport
+from components.ttrl.buffer.store_lmdb import LmdbStore
 from components.ttrl.buffer.tools.opening import config_of
 
 
@@ -51,7 +55,9 @@ def repair(directory: Path) -> RepairReport:
     layout.refuse_newer(directory)
     lock = OwnerLock(directory)
     try:
-        if not (directory / "data").exists():
+        if (directory / "data").exists():
+            _identity(directory, disk, report)
+        else:
             (directory / "log").mkdir(exist_ok=True)
             _identity(directory, disk, report)
             identity = layout.read(directory / layout.NAME)["id"]
@@ -86,7 +92,7 @@ def compact(directory: Path, *, everything: bool = False) -> int:
 
 
 def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
-    """buffer.json from the log, where it is missing or damaged."""
+    """buffer.json from the records, where it is missing or damaged."""
     path = directory / layout.NAME
     if path.exists():
         try:
@@ -94,6 +100,17 @@ def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
             return
         except BufferFormatError:
             _aside(directory, path, report)
+    adapter = "lmdb" if (directory / "data").exists() else "file"
+    dimension, identity = _shape_of_environment(directory) if adapter == "lmdb" else _shape_of_log(directory)
+    if not (dimension and identity):
+        raise BufferFormatError(f"{directory} has no readable record to rebuild {layout.NAME} from.")
+    content = {"format": layout.FORMAT, "dimension": dimension, "adapter": adapter, "id": identity}
+    replace_file(disk, path, layout.sealed(content))
+    report.actions.append(f"{layout.NAME} rebuilt from the records: dimension {dimension}")
+
+
+def _shape_of_log(directory: Path) -> tuple[int, str]:
+    """Dimension and id that its frames tell."""
     dimension, identity = 0, ""
     for segment_file in segment_files(directory / "log"):
         for found in frames(_segment(segment_file).view(), 0, SegmentScan()):
@@ -103,11 +120,17 @@ def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
                 dimension = FIXED.unpack_from(found.body)[9]
         if dimension and identity:
             break
-    if not (dimension and identity):
-        raise BufferFormatError(f"{directory} has no readable record to rebuild {layout.NAME} from.")
-    content = {"format": layout.FORMAT, "dimension": dimension, "adapter": "file", "id": identity}
-    replace_file(disk, path, layout.sealed(content))
-    report.actions.append(f"{layout.NAME} rebuilt from the log: dimension {dimension}")
+    return dimension, identity
+
+
+def _shape_of_environment(directory: Path) -> tuple[int, str]:
+    """Dimension that its first experience tells, and a new id: nothing in an environment names the old one."""
+    store = LmdbStore(directory / "data", Disk(), map_bytes=BufferConfig().lmdb_map_bytes, read_only=True)
+    try:
+        found = (item for item in store.scan(ScanReport()) if item.kind == Kind.EXPERIENCE)
+        return next((FIXED.unpack_from(item.body)[9] for item in found), 0), uuid.uuid4().hex
+    finally:
+        store.close()
 
 
 def _segments(directory: Path, identity: str, disk: Disk, report: RepairReport) -> None:

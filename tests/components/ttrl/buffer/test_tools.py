@@ -280,6 +280,17 @@ def test_an_lmdb_environment_that_cannot_be_opened_is_damage(tmp_path, config, m
             tool(tmp_path / "b")
 
 
+@pytest.mark.parametrize("harm", [damaged_identity, missing_identity])
+def test_repair_rebuilds_the_identity_of_an_lmdb_buffer(tmp_path, config, make, harm):
+    chosen = config.model_copy(update={"adapter": "lmdb", "lmdb_map_bytes": 1 << 22})
+    with ExperienceBuffer.open(tmp_path / "b", chosen) as buffer:
+        buffer.append(make(0))
+    harm(tmp_path / "b")
+    assert not verify(tmp_path / "b").good
+    report = repair(tmp_path / "b")
+    assert report.records == 1 and "rebuilt" in " ".join(report.actions) and verify(tmp_path / "b").good
+
+
 def test_import_looks_at_its_target_first(tmp_path, filled):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "letter.txt").write_text("dear")
