@@ -39,6 +39,7 @@ from components.shared.learning.metrics import confusion_matrix
 from components.shared.operations import Registry, default_registry
 from components.shared.policy.interface import Policy
 from components.shared.runtime.artifacts import atomic_write, write_json
+from components.shared.runtime.memory import enough_device_memory
 from components.shared.runtime.progress import Progress
 from components.shared.runtime.report import Report
 from components.shared.runtime.reproducibility import seed_everything
@@ -69,6 +70,7 @@ class EvaluationOutputs:
     evaluation: Path
 
 
+@enough_device_memory("Lower evaluation.batch_size, or set evaluation.quantisation to nf4.")
 def evaluate(config: EvaluationConfig, inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Report:
     """Judge the three policies on people never seen.
 

@@ -39,6 +39,7 @@ from components.shared.learning.rewards.task import TaskReward, best_constant_se
 from components.shared.operations import Registry, default_registry
 from components.shared.runtime.artifacts import write_json
 from components.shared.runtime.launch import in_group, launch, wanted
+from components.shared.runtime.memory import device_peak, enough_device_memory
 from components.shared.runtime.progress import Progress
 from components.shared.runtime.report import Report
 from components.shared.samples.clip import Clip
@@ -76,6 +77,7 @@ class RftOutputs:
     """Checkpoints; survives a kill."""
 
 
+@enough_device_memory("Lower rft.micro_batch, or set rft.gradient_checkpointing, or rft.quantisation to nf4.")
 def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Report:
     """Reinforce a policy; see the module's text.
 
@@ -93,6 +95,7 @@ def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Repo
     policy = load_policy(
         inputs.base, inputs.adapter, device=group.device, dtype=config.dtype, quantisation=config.quantisation
     )
+    policy.set_gradient_checkpointing(config.gradient_checkpointing)
     labels = policy.description.labels
     chosen = [q for kind in KINDS for q in sample_questions(validation, kind, config.num_validation, config.seed)]
     asked = group.share(chosen)
@@ -112,7 +115,7 @@ def reinforce(config: RftConfig, inputs: RftInputs, outputs: RftOutputs) -> Repo
     policy.save_adapter(outputs.adapter)
     group.close()
     report = finish(config, inputs, outputs, state, after, better, reason, schedule)
-    report.metrics["num_processes"] = float(group.size)
+    report.metrics |= {"num_processes": float(group.size)} | device_peak(group.device)
     return report
 
 

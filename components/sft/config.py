@@ -84,8 +84,6 @@ class SftConfig(AdapterSection):
     """Training trajectories that are used."""
     memory_mb: int = Field(1024, ge=1, le=1_000_000)
     """Encoded trajectories kept in memory with their pictures (MiB, each process); others are read at each use."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
     curriculum: CurriculumConfig = CurriculumConfig()
     """The stages."""
 

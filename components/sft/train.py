@@ -19,7 +19,7 @@ from components.sft.summary import figures_of, summary
 from components.shared.runtime.artifacts import read_json, sha256_bytes, write_json
 from components.shared.runtime.config import canonical_json
 from components.shared.runtime.launch import in_group, launch, wanted
-from components.shared.runtime.memory import PeakMemory, give_back
+from components.shared.runtime.memory import PeakMemory, device_peak, enough_device_memory, give_back
 from components.shared.runtime.report import Report
 from components.shared.samples.index import read_index
 
@@ -50,6 +50,7 @@ class SftOutputs:
     work: Path
 
 
+@enough_device_memory("Lower sft.micro_batch, or set sft.gradient_checkpointing, or sft.quantisation to nf4.")
 def fine_tune(config: SftConfig, inputs: SftInputs, outputs: SftOutputs) -> Report:
     """Write the adapter's folder; see the module's docstring.
 
@@ -208,12 +209,3 @@ def checkpoint_key(config: SftConfig, policy: DecoderPolicy, inputs: SftInputs) 
     """Names everything that a checkpoint depends on."""
     index = read_index(inputs.trajectories).model_dump(mode="json")
     return sha256_bytes(canonical_json([config.model_dump(mode="json"), index, policy.base_digest]).encode())
-
-
-def device_peak(device: str) -> dict[str, float]:
-    """Peak memory of the accelerator, where there is one."""
-    if not device.startswith("cuda"):
-        return {}
-    import torch
-
-    return {"peak_device_bytes": float(torch.cuda.max_memory_allocated(device))}

@@ -100,6 +100,8 @@ class TtrlConfig(StepSection):
     """Fresh rollouts per experience in an update."""
     update_steps: int = Field(2, ge=1, le=100)
     """Optimiser steps of one update."""
+    micro_batch: int = Field(16, ge=1, le=4096)
+    """Rollouts in one backward pass of an update; bounds memory, changes nothing else."""
     learning_rate: float = Field(1e-4, gt=0, le=1)
     """Learning rate at confidence 1, after the ramp."""
     kl_weight: float = Field(0.02, ge=0, le=10)

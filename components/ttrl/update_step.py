@@ -35,7 +35,6 @@ from components.ttrl.model import PromotedModel
 from components.ttrl.voting import Answer, same_vote, vote
 
 log = logging.getLogger(__name__)
-MICRO_BATCH = 16
 State = dict[str, Tensor]
 
 
@@ -162,7 +161,8 @@ def _optimise(
 ) -> dict[str, float]:
     """The optimiser steps; leaves the running average of the weights in the policy."""
     policy = model.policy
-    parts = [slice(start, start + MICRO_BATCH) for start in range(0, len(conversations), MICRO_BATCH)]
+    size = config.micro_batch
+    parts = [slice(start, start + size) for start in range(0, len(conversations), size)]
     current = policy.adapter_state()
     policy.set_adapter_state(anchor)
     with torch.no_grad():

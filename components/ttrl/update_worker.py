@@ -83,6 +83,8 @@ class Worker:
         self.model = load_promoted(folder, config)
         if not self.model.policy.has_adapter:
             self.model.policy.add_adapter(seed=config.seed)
+        if self.model.policy.device.type == "cuda":  # it shares the accelerator's memory with the model that serves
+            self.model.policy.set_gradient_checkpointing(True)
         self.anchor = self.model.anchor_state()
         self.canary = canary_tasks(self.model, config.canary_clips)
         self._probed: dict[str, list[Any]] = {}

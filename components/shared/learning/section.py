@@ -18,5 +18,7 @@ class AdapterSection(StepSection):
     """Of the frozen base; none takes what the device does well."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     """Of the frozen base (bitsandbytes)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     max_grad_norm: float = Field(1.0, gt=0, le=1000)
     """Gradients are scaled down to this norm."""

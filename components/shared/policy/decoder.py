@@ -23,7 +23,7 @@ import torch
 from components.shared.policy import adapters
 from components.shared.policy.base_folder import base_digest
 from components.shared.policy.description import PolicyDescription, write_description
-from components.shared.policy.generation import continue_batch
+from components.shared.policy.generation import continue_rows
 from components.shared.policy.images import Patching
 from components.shared.policy.interface import Conversation, Forward, Generation, Policy
 from components.shared.policy.layout import Encoded, Layout
@@ -197,8 +197,8 @@ class DecoderPolicy(Policy):
             return []
         starts = list(beginnings) or [""] * len(conversations)
         rows = self.layout.encode_all(conversations, generate=True, beginnings=starts)
-        with torch.no_grad():
-            said = continue_batch(self, rows, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        with torch.no_grad(), self.answering():
+            said = continue_rows(self, rows, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
         return [begun(start, self.codec.encode(start), item) for start, item in zip(starts, said)]
 
     def hidden_states(self, rows: Sequence[Encoded]) -> torch.Tensor:
@@ -279,6 +279,16 @@ class DecoderPolicy(Policy):
             return
         self.checkpointed.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.language.train()  # transformers checkpoints in training mode only; there is no dropout to switch on
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """The language model as it generates: transformers drops the key-value cache of a checkpointed model."""
+        training = self.language.training
+        self.language.eval()
+        try:
+            yield
+        finally:
+            self.language.train(training)
 
     def adapter_state(self) -> dict[str, torch.Tensor]:
         """A copy of the adapter's tensors by name, on the CPU."""

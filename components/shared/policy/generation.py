@@ -1,7 +1,9 @@
 """Batched sampling with a key-value cache.
 
 Role: prefill each distinct conversation once (a group of rollouts shares it), copy its cache to the rows that asked for
-it, then add one token at a time to all rows until every row has ended its turn.
+it, then add one token at a time to all rows until every row has ended its turn. On an accelerator rows that would not
+fit together run one batch after the other.
+Guarantees: the same call gives the same tokens on the same kind of device; rows of one conversation never share noise.
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
     from components.shared.policy.decoder import DecoderPolicy
 
 
-def continue_batch(
+CACHE_SHARE, PREFILL_SHARE = 1 / 4, 1 / 8
+"""Shares of an accelerator's memory for a batch's key-value cache and for the activations of its first pass."""
+
+
+def continue_rows(
     policy: DecoderPolicy, rows: Sequence[Encoded], *, temperature: float, max_new_tokens: int, seed: int
 ) -> list[Generation]:
     """Sample the next turn of each row.
@@ -28,8 +34,75 @@ def continue_batch(
         rows: Encoded conversations ending with the assistant's header.
         temperature: 0 for greedy.
         max_new_tokens: Limit per row.
-        seed: Of the sampling noise; the same call gives the same tokens.
+        seed: Of the sampling noise, which is drawn where the policy is.
     """
+    noise = torch.Generator(policy.device).manual_seed(seed)
+    said: dict[int, Generation] = {}
+    for part in batches(policy, rows, max_new_tokens):
+        found = continue_batch(
+            policy, [rows[index] for index in part], temperature=temperature, max_new_tokens=max_new_tokens, noise=noise
+        )
+        said |= zip(part, found, strict=True)
+    return [said[index] for index in range(len(rows))]
+
+
+def batches(policy: DecoderPolicy, rows: Sequence[Encoded], max_new_tokens: int) -> list[list[int]]:
+    """The rows' indices in parts that fit the accelerator's memory; one part on the CPU.
+
+    Counted is the device's whole memory, not what happens to be free, so that the parts are the same each time. Rows of
+    one conversation stay together where they fit.
+    """
+    everything = list(range(len(rows)))
+    if policy.device.type != "cuda":
+        return [everything]
+    memory = torch.cuda.get_device_properties(policy.device).total_memory
+    cached, passing = token_bytes(policy)
+    return split(rows, max_new_tokens, int(memory * CACHE_SHARE / cached), int(memory * PREFILL_SHARE / passing))
+
+
+def token_bytes(policy: DecoderPolicy) -> tuple[int, int]:
+    """(bytes a token takes in the key-value cache, bytes of activations while it passes a layer without gradients)."""
+    config, size = policy.text_config, policy.language.norm.weight.element_size()
+    width = config.hidden_size
+    if getattr(config, "num_key_value_heads", None):  # a recursive decoder has none: its states are its cache
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width = config.num_key_value_heads * head
+    cached = 2 * config.num_hidden_layers * width * size
+    return cached, (4 * config.intermediate_size + 6 * config.hidden_size) * size
+
+
+def split(rows: Sequence[Encoded], max_new_tokens: int, cached: int, prefilled: int) -> list[list[int]]:
+    """The rows' indices in parts of at most `cached` tokens with what is added, and `prefilled` in distinct rows.
+
+    All rows of a part are padded to its longest. A row too long for either limit is a part of its own.
+    """
+    alike: dict[tuple[bytes, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        alike.setdefault(identity(row), []).append(index)
+    parts: list[list[int]] = []
+    distinct = longest = 0
+    for members in alike.values():
+        length = rows[members[0]].ids.size
+        room = max(1, cached // (length + max_new_tokens))
+        for start in range(0, len(members), room):
+            group = members[start : start + room]
+            longest = max(longest, length)
+            full = bool(parts) and (
+                (len(parts[-1]) + len(group)) * (longest + max_new_tokens) > cached
+                or (distinct + 1) * longest > prefilled
+            )
+            if not parts or full:
+                parts.append([])
+                distinct, longest = 0, length
+            parts[-1] += group
+            distinct += 1
+    return parts
+
+
+def continue_batch(
+    policy: DecoderPolicy, rows: Sequence[Encoded], *, temperature: float, max_new_tokens: int, noise: torch.Generator
+) -> list[Generation]:
+    """Sample the next turn of each row in one batch; see `continue_rows`."""
     distinct, index = deduplicate(rows)
     embeds, mask, positions = policy.embed(distinct, left=True)
     cache = policy.new_cache()
@@ -39,7 +112,6 @@ def continue_batch(
         cache.batch_select_indices(picked)
     logits, mask = logits[picked], mask[picked]
     position = torch.tensor([row.next_position for row in rows], device=policy.device)
-    noise = torch.Generator().manual_seed(seed)
     end = policy.codec.turn_end
     done = torch.zeros(len(rows), dtype=torch.bool, device=policy.device)
     tokens, logprobs = [], []
@@ -59,10 +131,10 @@ def continue_batch(
 
 
 def choose(logits: torch.Tensor, temperature: float, noise: torch.Generator) -> torch.Tensor:
-    """One token a row, (B,): the most probable, or sampled by Gumbel noise drawn on the CPU."""
+    """One token a row, (B,): the most probable, or sampled by Gumbel noise."""
     if temperature <= 0:
         return logits.argmax(-1)
-    uniform = torch.rand(logits.shape, generator=noise).clamp_(1e-10, 1 - 1e-7).to(logits.device)
+    uniform = torch.rand(logits.shape, generator=noise, device=noise.device).clamp_(1e-10, 1 - 1e-7).to(logits.device)
     return (logits / temperature - (-uniform.log()).log()).argmax(-1)
 
 
@@ -83,9 +155,14 @@ def deduplicate(rows: Sequence[Encoded]) -> tuple[list[Encoded], list[int]]:
     distinct: list[Encoded] = []
     index = []
     for row in rows:
-        key = (row.ids.tobytes(), *row.image_keys)
+        key = identity(row)
         if key not in seen:
             seen[key] = len(distinct)
             distinct.append(row)
         index.append(seen[key])
     return distinct, index
+
+
+def identity(row: Encoded) -> tuple[bytes, ...]:
+    """What two rows have in common that are the same conversation."""
+    return (row.ids.tobytes(), *row.image_keys)

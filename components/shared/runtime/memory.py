@@ -1,12 +1,16 @@
-"""Peak memory of a process and its children, sampled; and giving back what is free in it."""
+"""Memory: peaks of a process and its children, sampled; of an accelerator; giving back what is free; a clear end."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 
 import psutil
+
+from components.shared.runtime.errors import EnvironmentFault
 
 
 class PeakMemory:
@@ -60,3 +64,33 @@ def give_back() -> bool:
         return False
     trim(0)
     return True
+
+
+def device_peak(device: str) -> dict[str, float]:
+    """Peak memory of the accelerator in bytes, empty for the CPU."""
+    if not device.startswith("cuda"):
+        return {}
+    import torch
+
+    return {"peak_device_bytes": float(torch.cuda.max_memory_allocated(device))}
+
+
+@contextlib.contextmanager
+def enough_device_memory(remedy: str) -> Iterator[None]:
+    """Says what to change where an accelerator's memory is not enough; also a decorator.
+
+    Args:
+        remedy: Names the step's keys that need less.
+
+    Raises:
+        EnvironmentFault: torch could not allocate.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own; not imported for its name alone
+            raise
+        said = str(error).split(" If reserved")[0].removeprefix("CUDA out of memory. ")
+        raise EnvironmentFault(
+            f"the accelerator's memory is not enough, and the step ends; checkpoints are kept ({said})", remedy=remedy
+        ) from error

@@ -200,6 +200,16 @@ def test_gradient_checkpointing_gives_the_same_gradients(policy, question):
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(plain, again))
 
 
+def test_gradient_checkpointing_leaves_what_is_said_alone(policy, question):
+    """transformers drops the cache of a checkpointed model in training: every later token would be said blindly."""
+    asked = [(question(2),), (question(3),)]
+    plain = policy.generate(asked, max_new_tokens=8)
+    policy.set_gradient_checkpointing(True)
+    said = policy.generate(asked, max_new_tokens=8)
+    assert [one.token_ids for one in said] == [one.token_ids for one in plain]
+    assert policy.language.training, "what trains goes on as it was"
+
+
 def test_a_saved_base_loads_the_same(policy, question, tmp_path):
     policy.save_base(tmp_path)
     loaded = load_policy(tmp_path)
