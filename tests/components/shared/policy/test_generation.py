@@ -41,7 +41,7 @@ def test_parts_say_what_one_batch_says_and_rollouts_of_one_question_never_share_
     policy = make("native")
     asked = [(question(1 + index),) for index in range(3)] * 4
     greedy = policy.generate(asked, max_new_tokens=6)
-    apart = lambda policy, rows, _: [[index] for index in range(len(rows))]  # noqa: E731
+    apart = lambda policy, rows, _: [[index] for index in range(len(rows))]
     monkeypatch.setattr(generation, "batches", apart)
     assert [said.token_ids for said in policy.generate(asked, max_new_tokens=6)] == [said.token_ids for said in greedy]
     one = [(question(1),)] * 6

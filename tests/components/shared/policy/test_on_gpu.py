@@ -1,4 +1,4 @@
-"""Policies on a CUDA device: number types, bitsandbytes' kernels, batches that fit. Skipped where there is no device."""
+"""Policies on a CUDA device: number types, bitsandbytes' kernels, batches that fit. Skipped where there is none."""
 
 import importlib.util
 
