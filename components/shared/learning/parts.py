@@ -59,10 +59,17 @@ class Parts:
                 if gradient is None:
                     continue
                 if parameter.grad is None:
-                    parameter.grad = gradient
+                    parameter.grad = laid_out(gradient, parameter)
                 else:
                     parameter.grad.add_(gradient)
         return figures
+
+
+def laid_out(gradient: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The gradient in its parameter's memory order, as fused optimisers on GPUs demand; `autograd.grad` gives any."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _gradients(parameters: Sequence[torch.nn.Parameter], part: Part) -> tuple[tuple[torch.Tensor | None, ...], float]:

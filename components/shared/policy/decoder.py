@@ -51,7 +51,7 @@ class DecoderPolicy(Policy):
         self.patching = patching
         self.quantised: tuple[str, ...] = ()
         self.layout = Layout(codec, patching, image_markers=description.image_markers, system=description.system)
-        self.features = FeatureCache(self.encode_images)
+        self.features = FeatureCache(self.encode_images, **cache_size(model))
         self._peft: Any = None
         model.eval()
         model.requires_grad_(False)
@@ -321,3 +321,11 @@ def begun(text: str, ids: tuple[int, ...], said: Generation) -> Generation:
     if not ids:
         return said
     return Generation(text + said.text, ids + said.token_ids, said.logprobs, said.finished, forced=len(ids))
+
+
+def cache_size(model: Any) -> dict[str, int]:
+    """Bytes of features that are kept: a sixteenth of an accelerator's memory, the cache's own default elsewhere."""
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return {}
+    return {"max_bytes": torch.cuda.get_device_properties(device).total_memory // 16}

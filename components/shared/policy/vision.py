@@ -1,8 +1,9 @@
 """Qwen2.5-VL's vision tower on batches of equal-sized images, and a cache of its frozen features.
 
-Role: transformers runs the tower's attention image by image; `encode_equal` runs the same weights with one batched
-attention (tested equal to the tower's own forward). `FeatureCache` keeps the features of images already seen, keyed by
-their bytes: while what sees them is frozen they never change, and training and rollouts cost only the language model.
+Role: transformers runs the tower's attention image by image and window by window; `encode_equal` runs the same weights
+with one batched attention for all windows of one size (tested equal to the tower's own forward). `FeatureCache` keeps
+the features of images already seen, keyed by their bytes: while what sees them is frozen they never change, and
+training and rollouts cost only the language model.
 Not guaranteed: correctness of cached features after the tower's weights change; call `FeatureCache.clear`.
 """
 
@@ -19,6 +20,9 @@ from torch.nn import functional
 
 from components.shared.policy.images import image_key
 
+PIXELS = 256 * 112 * 112
+"""Of the images that the tower sees at once: bounds its activations."""
+
 
 def encode_equal(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Features of equal-sized images.
@@ -31,33 +35,68 @@ def encode_equal(visual: Any, patches: torch.Tensor, grid: tuple[int, int]) -> t
     Returns:
         (N, tokens, language width), tokens = rows * columns / merge**2.
     """
-    images, length = patches.shape[:2]
-    thw = torch.tensor([[1, *grid]], device=patches.device)
-    if not _one_window(visual, grid):
-        output = visual(patches.flatten(0, 1), grid_thw=thw.repeat(images, 1))
-        return output.pooler_output.view(images, -1, output.pooler_output.shape[-1])
     from transformers.vision_utils import get_vision_position_ids
 
+    images, length = patches.shape[:2]
+    unit = visual.spatial_merge_size**2
+    order, runs = windows(visual, grid)
+    arranged = order.to(patches.device)
+    thw = torch.tensor([[1, *grid]], device=patches.device)
     weight = visual.patch_embed.proj.weight
     states = functional.linear(patches.to(weight.dtype), weight.flatten(1))
     cos, sin = visual.rotary_pos_emb(states, get_vision_position_ids(thw, visual.spatial_merge_size))
+    moved = len(runs) > 1 or runs[0][0] > 1  # one window is the image in its own order
+    if moved:
+        states = states.view(images, length // unit, unit, -1)[:, arranged].view(images, length, -1)
+        cos, sin = (part.view(length // unit, unit, -1)[arranged].view(length, -1) for part in (cos, sin))
     cos, sin = cos.view(1, length, 1, -1), sin.view(1, length, 1, -1)
-    for block in visual.blocks:
+    for number, block in enumerate(visual.blocks):
         attention = block.attn
         qkv = attention.qkv(block.norm1(states)).view(images, length, 3, attention.num_heads, -1)
         query, key = (_rotate(part, cos, sin) for part in (qkv[:, :, 0], qkv[:, :, 1]))
-        mixed = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
-        )
-        states = states + attention.proj(mixed.transpose(1, 2).reshape(images, length, -1))
+        spans = [(1, length)] if number in visual.fullatt_block_indexes else runs
+        states = states + attention.proj(_attend(query, key, qkv[:, :, 2], spans))
         states = states + block.mlp(block.norm2(states))
-    return visual.merger(states.reshape(images * length, -1)).view(images, length // visual.spatial_merge_size**2, -1)
+    merged = visual.merger(states.reshape(images * length, -1)).view(images, length // unit, -1)
+    return merged[:, arranged.argsort()] if moved else merged
 
 
-def _one_window(visual: Any, grid: tuple[int, int]) -> bool:
-    """Whether every block's attention spans the whole image: it fits one window, or all blocks attend fully."""
-    side = visual.window_size // visual.patch_size
-    return max(grid) <= side or set(visual.fullatt_block_indexes) >= set(range(len(visual.blocks)))
+def windows(visual: Any, grid: tuple[int, int]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """How an image's tokens are put in windows, windows of one size beside each other.
+
+    Returns:
+        Order of the tokens (tokens,), and (number of windows, patches in each) by size; windows at the right and the
+        lower edge may be smaller than the others.
+    """
+    from transformers.vision_utils import get_vision_window_index
+
+    merge = visual.spatial_merge_size
+    index, ends = get_vision_window_index(
+        torch.tensor([[1, *grid]]), merge, window_size=visual.window_size, patch_size=visual.patch_size
+    )
+    parts = index.split((ends.diff() // merge**2).tolist())
+    sizes = sorted({len(part) for part in parts}, reverse=True)
+    by_size = [[part for part in parts if len(part) == size] for size in sizes]
+    order = torch.cat([part for alike in by_size for part in alike])
+    return order, [(len(alike), len(alike[0]) * merge**2) for alike in by_size]
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[tuple[int, int]]
+) -> torch.Tensor:
+    """Attention of (N, patches, heads, head_dim) within (number, patches) windows one after the other: (N, patches, C)."""
+    images = len(query)
+    mixed, start = [], 0
+    for number, size in spans:
+        stop = start + number * size
+        q, k, v = (
+            part[:, start:stop].reshape(images * number, size, *part.shape[2:]).transpose(1, 2)
+            for part in (query, key, value)
+        )
+        found = functional.scaled_dot_product_attention(q, k, v)
+        mixed.append(found.transpose(1, 2).reshape(images, stop - start, -1))
+        start = stop
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
 
 
 def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -97,7 +136,7 @@ class FeatureCache:
         Args:
             images: uint8 RGB (height, width, 3), sizes may differ.
             keys: Their digests (`image_key`) where they are known.
-            batch: Images encoded at once.
+            batch: Images encoded at once, fewer where they are large.
         """
         if keys is None:
             keys = [image_key(image) for image in images]
@@ -112,9 +151,10 @@ class FeatureCache:
         by_shape: dict[tuple[int, ...], list[bytes]] = {}
         for key, image in missing.items():
             by_shape.setdefault(image.shape, []).append(key)
-        for group in by_shape.values():
-            for start in range(0, len(group), batch):
-                part = group[start : start + batch]
+        for (height, width, _), group in by_shape.items():
+            size = max(1, min(batch, PIXELS // (height * width)))
+            for start in range(0, len(group), size):
+                part = group[start : start + size]
                 with torch.no_grad():
                     features = self.compute(np.stack([missing[key] for key in part]))
                 for key, feature in zip(part, features):

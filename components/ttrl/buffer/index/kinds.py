@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,18 @@ def from_bytes(spec: Spec, data: np.ndarray, vectors: Any) -> FaissIndex:
     return FaissIndex(spec, index, storage)
 
 
+class GpuIndex(FaissIndex):
+    """An index on a GPU. Its resources serve one search at a time, so searches of several threads wait for each other."""
+
+    def __init__(self, spec: Spec, index: Any, resources: Any) -> None:
+        super().__init__(spec, index, resources)
+        self._turn = threading.Lock()
+
+    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        with self._turn:
+            return super().search(query, k)
+
+
 def to_gpu(built: FaissIndex) -> FaissIndex:
     """The index on the first GPU, or unchanged where faiss has none or the kind does not run there."""
     if built.spec.kind not in ("flat", "ivf"):
@@ -134,7 +147,7 @@ def to_gpu(built: FaissIndex) -> FaissIndex:
         if faiss.get_num_gpus() < 1:
             raise RuntimeError("faiss sees no GPU")
         resources = faiss.StandardGpuResources()
-        return FaissIndex(built.spec, faiss.index_cpu_to_gpu(resources, 0, built.index), resources)
+        return GpuIndex(built.spec, faiss.index_cpu_to_gpu(resources, 0, built.index), resources)
     except (AttributeError, RuntimeError) as error:
         log.warning("index.gpu: %s; searching on the CPU", error)
         return built

@@ -71,3 +71,14 @@ def test_gradients_are_added_to_those_there_are_and_unused_parameters_keep_none(
 def test_a_parts_error_reaches_the_caller(two_threads):
     with Parts([torch.nn.Parameter(torch.ones(1))]) as parts, pytest.raises(ZeroDivisionError):
         parts.add_gradients([lambda: 1 / 0])
+
+
+def test_gradients_lie_in_memory_as_their_parameters_do():
+    """Fused optimisers on GPUs refuse any other order."""
+    weight = torch.nn.Parameter(torch.arange(6.0).view(2, 3))
+    transposed = torch.arange(6.0).view(3, 2).t()
+    assert torch.autograd.grad((weight * transposed).sum(), weight)[0].stride() != weight.stride()
+    with Parts([weight]) as parts:
+        parts.add_gradients([lambda: ((weight * transposed).sum(), 0.0)])
+    assert weight.grad.stride() == weight.stride()
+    assert torch.equal(weight.grad, transposed)

@@ -45,20 +45,21 @@ def test_batched_attention_equals_the_towers_own_forward(shared_policy, side):
     assert torch.allclose(ours.flatten(0, 1), own, atol=1e-5)
 
 
-def test_larger_images_than_a_window_go_through_the_tower(shared_policy):
-    visual, patching = shared_policy.model.model.visual, shared_policy.patching
-    images = np.random.default_rng(1).integers(0, 255, (2, 168, 168, 3), dtype=np.uint8)
+@pytest.mark.parametrize("size", [(168, 168), (224, 112), (280, 168), (168, 392), (56, 112)])
+def test_larger_images_than_a_window_are_attended_window_by_window(make, size, monkeypatch):
+    """Windows are two tokens wide here; at the right and the lower edge they are smaller."""
+    policy = make("native")
+    visual, patching = policy.model.model.visual, policy.patching
+    monkeypatch.setattr(visual, "fullatt_block_indexes", [1])
+    images = np.random.default_rng(1).integers(0, 255, (2, *size, 3), dtype=np.uint8)
     patches, grid = patchify(images, patching)
-    kept = visual.fullatt_block_indexes
-    visual.fullatt_block_indexes = [0]
-    try:
-        with torch.no_grad():
-            own = visual(patches.flatten(0, 1), grid_thw=torch.tensor([[1, *grid]] * 2)).pooler_output
-            ours = encode_equal(visual, patches, grid)
-    finally:
-        visual.fullatt_block_indexes = kept
-    assert ours.shape[:2] == (2, 9)
+    with torch.no_grad():
+        own = visual(patches.flatten(0, 1), grid_thw=torch.tensor([[1, *grid]] * 2)).pooler_output
+        ours = encode_equal(visual, patches, grid)
+        whole = encode_equal(visual, patches[:1], grid)
+    assert ours.shape[:2] == (2, grid[0] * grid[1] // 16)
     assert torch.allclose(ours.flatten(0, 1), own, atol=1e-5)
+    assert torch.allclose(ours[:1], whole, atol=1e-5)
 
 
 def test_the_cache_returns_what_it_computed_and_computes_once(shared_policy):

@@ -43,12 +43,12 @@ def test_an_adapter_learns_on_the_device_and_is_read_on_the_cpu(policy, base, qu
     talk = [(question(2), Message("assistant", "Scan Label"))] * 2
     optimizer = torch.optim.AdamW(policy.trainable_parameters(), lr=1e-2)
     losses = []
-    for _ in range(8):
+    for _ in range(30):
         optimizer.zero_grad()
         loss = -policy.token_logprobs(talk)[0].sum()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
     digest = policy.save_adapter(tmp_path / "adapter")
     read = load_policy(base, tmp_path / "adapter")

@@ -1,5 +1,7 @@
 """Flat and IVF indexes on a CUDA device. Skipped where faiss has no GPU support or there is no device."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import faiss
 import numpy as np
 import pytest
@@ -31,5 +33,13 @@ def test_the_device_finds_what_the_processor_finds(kind, euclidean):
 
 def test_a_graph_stays_on_the_processor():
     vectors = np.random.default_rng(2).standard_normal((500, 16)).astype(np.float32)
-    built = build(Spec(kind="hnsw", dimension=16), vectors)
+    built = build(Spec(kind="hnsw", dimension=16, euclidean=False), vectors)
     assert to_gpu(built) is built
+
+
+def test_many_threads_search_at_once():
+    vectors = np.random.default_rng(3).standard_normal((20_000, 64)).astype(np.float32)
+    on_gpu = to_gpu(build(Spec(kind="flat", dimension=64, euclidean=True), vectors))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda row: int(on_gpu.search(vectors[row], 5)[0][0]), range(2000)))
+    assert found == list(range(2000))
