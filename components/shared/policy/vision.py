@@ -84,7 +84,7 @@ def windows(visual: Any, grid: tuple[int, int]) -> tuple[torch.Tensor, list[tupl
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[tuple[int, int]]
 ) -> torch.Tensor:
-    """Attention of (N, patches, heads, head_dim) within (number, patches) windows one after the other: (N, patches, C)."""
+    """Attention of (N, patches, heads, head_dim) within (number, patches) windows in a row: (N, patches, C)."""
     images = len(query)
     mixed, start = [], 0
     for number, size in spans:

@@ -128,7 +128,7 @@ def from_bytes(spec: Spec, data: np.ndarray, vectors: Any) -> FaissIndex:
 
 
 class GpuIndex(FaissIndex):
-    """An index on a GPU. Its resources serve one search at a time, so searches of several threads wait for each other."""
+    """An index on a GPU. Its resources serve one search at a time, so searches of several threads take turns."""
 
     def __init__(self, spec: Spec, index: Any, resources: Any) -> None:
         super().__init__(spec, index, resources)
