@@ -10,9 +10,10 @@ Not guaranteed: thread safety; equal results across batch sizes beyond floating-
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
