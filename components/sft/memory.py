@@ -5,7 +5,8 @@ So it is not guessed from sizes: a few tokens go forward once, what autograd kee
 scaled to a whole micro batch; on the way back two gradients of the widest states live beside it. Weights, adapter (its
 gradient and AdamW's two moments with it: 16 bytes a parameter) and cached features are counted as they are.
 Not in it: attention kernels that keep a square of the length, libraries' workspaces, fragmentation. It was 1.00 to 1.11
-of the allocator's peak for ten policies (`benchmarks/sft_memory.py`); a step's report has both for the real process.
+of the allocator's peak for ten policies on the CPU (`benchmarks/sft_memory.py`), .74 to .87 on a GPU at the size of a
+real model (`benchmarks/gpu_policy.py`): leave a third there. A step's report has both for the real process.
 """
 
 from __future__ import annotations
