@@ -263,6 +263,8 @@ def test_when_reinforcement_helped(before: Any, after: Any, expected: bool) -> N
 
 def test_a_fall_of_exactly_what_is_allowed_is_allowed() -> None:
     assert helped(figures(0.25, 0.75), figures(0.9, 0.5), max_operation_drop=0.25)[0]
+    assert helped(figures(0.25, 31 / 50), figures(0.9, 30 / 50), max_operation_drop=0.02)[0], "one of fifty is .02"
+    assert not helped(figures(0.25, 31 / 49), figures(0.9, 30 / 49), max_operation_drop=0.02)[0]
 
 
 def test_sampled_accuracy_is_the_mean_over_samples_of_each_question(toy: Any, toy_tasks: Any) -> None:
