@@ -93,6 +93,9 @@ def summary(
         " captions (with few captions this is class recall). In brackets: 95 %, over people where clips ask and over"
         " captions where captions ask; × chance is that of the full width.",
         "",
+        "R@k: share of queries whose partner is among the k nearest; → the pair's first asks for its second, ← the"
+        " other way round; width: how many of the embedding's numbers are used.",
+        "",
         f"| pair | width | {head} |",
         "|---|---|" + "---|" * (2 * len(KS)),
     ]

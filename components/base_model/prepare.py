@@ -21,6 +21,7 @@ import numpy as np
 from components.base_model.config import BaseModelConfig
 from components.base_model.lessons import Lessons, caption_text
 from components.base_model.material import Example, Texts, read_examples, read_texts
+from components.shared.learning.answer_figures import EXPLAINED
 from components.shared.policy.native import NativePolicy
 from components.shared.runtime.artifacts import sha256_bytes, sha256_file
 from components.shared.runtime.config import canonical_json
@@ -256,5 +257,7 @@ def summary(metrics: dict[str, float], policy: str) -> str:
             f"tIoU@0.5 {metrics['tiou']:.3f} on {metrics['num_boundary_windows']:.0f} boundary windows "
             f"(best constant segment {metrics['tiou_constant']:.3f}), {metrics['valid_share']:.1%} valid answers, "
             f"{metrics['distinct_segments']:.0f} distinct segments ({metrics['language_seconds']:.0f} s).",
+            "",
+            EXPLAINED,
         ]
     return "\n".join(lines)

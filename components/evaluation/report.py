@@ -96,6 +96,9 @@ def notes(measured: Mapping[str, Any]) -> list[str]:
         f"{measured['num_boundary_windows']} with a boundary; {measured['num_sessions']} sessions.",
         f"Intervals: {measured['level']:.0%}, bootstrap over whole sessions; differences are paired.",
         f"Best constants are chosen in hindsight: {measured['baseline_details']['constant']}.",
+        "tIoU: overlap of the answered and the true segment, intersection over union of times; @0.5: at least half.",
+        "Edit score and F1@k are the timeline's: the order of its segments, and its segments that overlap true ones by "
+        "at least k %.",
     ]
     if measured["split_by"] == "video":
         found.append("The source names no people: the split is by video, so the same person may be on both sides.")
@@ -109,7 +112,7 @@ def notes(measured: Mapping[str, Any]) -> list[str]:
         )
     found.append(f"Operations used on {candidate['operation_rate']:.1%} of the operation questions.")
     calibration = candidate["calibration"]
-    line = f"Calibration (ECE): whole answer {calibration['ece_answer']:.3f}"
+    line = f"Calibration (ECE, expected calibration error): whole answer {calibration['ece_answer']:.3f}"
     if "ece_vote" in calibration:
         line += (
             f", operation by vote share {calibration['ece_vote']:.3f}; OCA of the vote {calibration['oca_vote']:.3f}"

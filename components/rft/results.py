@@ -10,6 +10,7 @@ from components.rft.checkpoint import State
 from components.rft.config import RftConfig
 from components.rft.questions import Schedule
 from components.rft.validation import MODES, Validation, paired_difference
+from components.shared.runtime.page import in_words
 from components.shared.runtime.report import Report
 
 PICTURE = "rft.png"
@@ -79,7 +80,7 @@ def _markdown(
 ) -> str:
     verdict = "The reinforced adapter is handed on" if better else "**No gain**: the SFT adapter is handed on"
     lines = [
-        "## Reinforcement (GRPO)",
+        "## Reinforcement (GRPO, group-relative policy optimisation)",
         "",
         f"{verdict}: {reason}. {state.step} updates in {state.seconds:.0f} s; a step asks "
         f"{schedule.shares['closeup']} close-up and {schedule.shares['operation']} operation questions.",
@@ -87,7 +88,7 @@ def _markdown(
     ]
     if not gains:
         return "\n".join([*lines, "There were no validation questions, so nothing could be compared.", ""])
-    lines += ["| validation accuracy | SFT | RFT | difference (95 %) | n |", "|---|---|---|---|---|"]
+    lines += ["| validation accuracy | SFT | RFT | difference (95 %) | questions |", "|---|---|---|---|---|"]
     for key, gain in gains.items():
         mode, kind = key.split("_")
         old, new = (of.figures[f"{key}_accuracy"] for of in (state.before, after))
@@ -117,7 +118,7 @@ def _picture(state: State, folder: Path) -> Path:
         for name in names:
             points = [(item["step"], item[name]) for item in state.history if name in item]
             if points:
-                axis.plot(*zip(*points), label=name.removeprefix("reward_").replace("_", " "))
+                axis.plot(*zip(*points), label=in_words(name.removeprefix("reward_"), 0)[0])
         axis.set_title(title)
         axis.set_xlabel("update")
         axis.legend(fontsize=7)

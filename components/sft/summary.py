@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from components.sft.curriculum import STAGES
+from components.shared.learning.answer_figures import EXPLAINED
 
 if TYPE_CHECKING:
     from components.sft.trainer import Run, Trainer
@@ -44,8 +45,12 @@ def summary(metrics: dict[str, float], trainer: Trainer, run: Run, *, unseen: bo
         ]
         lines.append(
             f"\n{metrics['num_windows']:.0f} windows, {metrics['num_boundary_windows']:.0f} with a boundary; the best "
-            f"constant segment's tIoU@0.5 is {metrics['tiou_constant']:.3f}."
+            f"constant segment's tIoU@0.5 is {metrics['tiou_constant']:.3f}. {EXPLAINED}"
         )
+    stages = ", ".join(f"{at} {stage}" for at, stage in enumerate(STAGES))
+    lines.append(
+        f"\nIn the curves: stages are {stages}; validation score is the share of right tokens, the truth fed in."
+    )
     if not unseen:
         lines.append(
             "\nThere is no validation trajectory: the checkpoint was chosen on held-out training trajectories."

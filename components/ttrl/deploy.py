@@ -142,12 +142,22 @@ def smoke_test(url: str, model: Path, *, timeout_s: float) -> tuple[dict[str, An
     return answer, seconds
 
 
+def _spoken(answer: dict[str, Any] | None) -> str:
+    """An answer in words, as the service's page says it."""
+    if not answer:
+        return "no usable answer"
+    if "operation" not in answer:
+        return str(answer.get("value", json.dumps(answer)))
+    segment = f"{answer['start_s']:.1f} – {answer['end_s']:.1f} s of the window"
+    return f"{answer['operation']}, {segment}; next: {answer.get('next_operation') or 'nothing'}"
+
+
 def _text(service: dict[str, Any], answer: dict[str, Any], ready_s: float, seconds: float) -> str:
     names = {"container": service.get("container"), "process": service["pid"], "deployment": service.get("deployment")}
     where = next(f"{kind} {name}" for kind, name in names.items() if name)
     return (
         f"The service answers at {service['url']} ({where}), ready after {ready_s:.1f} s.\n\n"
-        f"Canary smoke test: `{json.dumps(answer['answer'])}` with confidence {answer['confidence']:.2f} "
-        f"in {seconds:.2f} s, mode {answer['mode']}.\n\n"
+        f"Canary smoke test: {_spoken(answer['answer'])}, with confidence {answer['confidence']:.2f} "
+        f"in {seconds:.2f} s{'' if answer['mode'] == 'full' else ', without memory'}.\n\n"
         f"Experiences and adapters live in `{service['state_dir']}`; its log is `{service['log']}`."
     )

@@ -85,10 +85,10 @@ def collect_clips(config: ClipsConfig, inputs: CollectInputs, outputs: CollectOu
     if plotted:
         picture = outputs.clips / "examples" / "sampler.png"
         draw_sampler_plot(manifest, plotted, config, picture)
-        pictures["entropy over time, chosen frames and boundaries"] = picture
+        pictures["Entropy over time, chosen frames and boundaries"] = picture
     if config.num_examples:
         sheet = write_examples(outputs.clips, config)
-        pictures["example clips"] = sheet
+        pictures["Example clips: four frames as the source has them, below all frames as the policy sees them"] = sheet
     counts = {split: sum(shard.count for shard in shards.get(split, ())) for split in SPLITS}
     report = Report(
         metrics=report_metrics(counts, facts, len(failed)),
@@ -206,7 +206,7 @@ def report_text(config: ClipsConfig, counts: dict[str, int], facts: dict[str, An
         f"{len(facts['skipped'])} skipped. {100 * ambiguous_share(facts):.0f} % of the sliding windows are ambiguous "
         f"(their operation leads by less than {config.lead_share:.1%} of the window) and left out of scoring. "
         f"{facts['num_unclear']} such training and canary windows were not cut, {facts['num_capped']} were beyond "
-        f"max_clips, {facts['num_padded']} are padded, {facts['num_cut_short']} beyond their recording's real end, "
+        f"`max_clips`, {facts['num_padded']} are padded, {facts['num_cut_short']} beyond their recording's real end, "
         f"{facts['num_unlabelled']} without any label.",
         "",
         f"Canary: {counts['canary']} clips of {len(facts['canary_subjects'])} {facts['canary_source']} {people}"

@@ -21,10 +21,15 @@ from components.shared.work.manifest import Manifest
 
 EXAMPLES = "examples"
 SHOWN_FRAMES = 4
-PAGE = """<!doctype html><meta charset="utf-8"><title>Example clips</title>
-<style>body{{font:15px system-ui;margin:2em;max-width:1100px}}figure{{margin:0 0 2em}}img{{max-width:100%}}</style>
+SHEET_CLIPS = 6
+FONT, FONT_SCALE, BAND = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 26
+"""Letters on the sheet, and the height in pixels of the band that they stand in."""
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Example clips</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;padding:0 1em;max-width:1000px}}
+figure{{margin:0 0 2em}}img{{max-width:100%}}</style>
 <h1>Example clips</h1><p>Four of each clip's chosen frames as the source has them, and below all of them as the
-policy sees them.</p>{body}
+policy sees them. A training window is cut before, across or after a boundary, or at random; the others slide.</p>{body}
 """
 
 
@@ -62,7 +67,8 @@ def write_examples(artifact: Path, config: ClipsConfig) -> Path:
     folder = artifact / EXAMPLES
     folder.mkdir(exist_ok=True)
     body, drawings = [], []
-    for clip in pick_examples(artifact, config.num_examples):
+    clips = pick_examples(artifact, config.num_examples)
+    for clip in clips:
         meta = clip.meta
         drawing = draw_clip(clip)
         drawings.append(drawing)
@@ -75,15 +81,32 @@ def write_examples(artifact: Path, config: ClipsConfig) -> Path:
             f"{f', {meta.padded_s:.2f} s padded' if meta.padded_s else ''}; labels of the frames: "
             f"{html.escape(' · '.join(label or '–' for label in meta.frame_labels))}"
         )
-        body.append(f'<figure><img src="{name}"><figcaption>{text}</figcaption></figure>')
+        alt = f"frames of {html.escape(meta.clip_id)}"
+        body.append(f'<figure><img alt="{alt}" src="{name}"><figcaption>{text}</figcaption></figure>')
     atomic_write(folder / "index.html", PAGE.format(body="".join(body)))
     width = max((drawing.shape[1] for drawing in drawings), default=1)
-    sheet = np.concatenate(
-        [np.pad(d, ((0, 8), (0, width - d.shape[1]), (0, 0))) for d in drawings[:6]] or [np.zeros((1, 1, 3), np.uint8)]
-    )
+    rows = [labelled(drawing, label_of(clip), width) for drawing, clip in zip(drawings[:SHEET_CLIPS], clips)]
     path = folder / "sheet.png"
-    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows or [np.zeros((1, 1, 3), np.uint8)]), cv2.COLOR_RGB2BGR))
     return path
+
+
+def label_of(clip: Clip) -> str:
+    """What a clip shows, in one line: its answer, then where it is from."""
+    meta = clip.meta
+    return (
+        f"{meta.operation} from {meta.segment_s[0]:.2f} to {meta.segment_s[1]:.2f} s, then "
+        f"{meta.next_operation or 'nothing'} ({meta.split}, {meta.recording_id} at {meta.start_s:.2f} s)"
+    )
+
+
+def labelled(drawing: np.ndarray, text: str, width: int) -> np.ndarray:
+    """The picture under a white band with its label, as wide as the sheet, uint8 RGB (height, width, 3)."""
+    band = np.full((BAND, width, 3), 255, np.uint8)
+    needed = cv2.getTextSize(text, FONT, FONT_SCALE, 1)[0][0]
+    scale = FONT_SCALE * min(1.0, (width - 8) / max(1, needed))
+    cv2.putText(band, text, (4, BAND - 8), FONT, scale, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate([band, np.pad(drawing, ((0, 0), (0, width - drawing.shape[1]), (0, 0)), constant_values=255)])
 
 
 def draw_sampler_plot(manifest: Manifest, plotted: dict[str, Any], config: ClipsConfig, path: Path) -> None:
@@ -100,7 +123,7 @@ def draw_sampler_plot(manifest: Manifest, plotted: dict[str, Any], config: Clips
     times = np.arange(len(raw)) / config.fps
     figure, axes = pyplot.subplots(figsize=(11, 3.6))
     axes.plot(times, raw, color="0.75", linewidth=0.8, label="entropy")
-    axes.plot(times, smoothed, color="tab:blue", linewidth=1.2, label="smoothed")
+    axes.plot(times, smoothed, color="tab:blue", linewidth=1.2, label="entropy, smoothed")
     low, high = float(smoothed.min()), float(smoothed.max())
     marks = {"entropy": ("tab:red", 1.06), "uniform": ("tab:green", 1.14)}
     for name, (colour, level) in marks.items():
@@ -116,7 +139,11 @@ def draw_sampler_plot(manifest: Manifest, plotted: dict[str, Any], config: Clips
         if boundary <= times[-1]:
             axes.axvspan(boundary - 0.5, boundary + 0.5, color="orange", alpha=0.15)
             axes.axvline(boundary, color="tab:orange", linewidth=0.8)
-    axes.set(xlabel="seconds", ylabel="bits", title=f"{recording.recording_id}: entropy and boundaries (±0.5 s)")
+    axes.set(
+        xlabel="seconds",
+        ylabel="entropy of a frame, bits",
+        title=f"{recording.recording_id}: entropy and boundaries (±0.5 s)",
+    )
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,8 @@ def write_examples(chosen: Sequence[Made], folder: Path) -> Path | None:
         articles.append(article(number, item, pictures))
         if item.scene_jpeg and len(sheets) < 6:
             sheets.append(row(item, pictures))
-    head = f"<meta charset=utf-8><title>Trajectories</title><style>{STYLE}</style>"
+    meta = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    head = f"{meta}<title>Trajectories</title><style>{STYLE}</style>"
     body = f"<h1>{len(chosen)} trajectories</h1>" + "".join(articles)
     (folder / "index.html").write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>\n")
     if not sheets:

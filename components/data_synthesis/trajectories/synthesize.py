@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test", "canary")
 TAUGHT = ("train", "validation")
+SHEET_CAPTION = (
+    "Examples: the source frame with the boxes looked at, what each look showed, and what is said; a turn marked "
+    "“not imitated” is shown to the policy and not learned"
+)
 log = logging.getLogger(__name__)
 
 
@@ -246,7 +250,9 @@ def make_report(
     if tally.values:
         metrics["closeup_majority_share"] = max(tally.values.values()) / sum(tally.values.values())
     lines = [f"{totals['train']} trajectories to learn from, {totals['validation']} to validate on.", ""]
-    lines += table_by_split("kept", tally.kept)
+    staged = Counter({name: n for name, n in tally.kept.items() if name.split(" ")[1] == "stage"})
+    lines += table_by_split("kept, by question and kind", tally.kept - staged)
+    lines += ["", *table_by_split("the same, by stage of the curriculum", staged)]
     lines += ["", "Rejected by reason: " + in_one_line(tally.rejected), ""]
     lines += table_by_split("clips without a question", tally.no_question) if tally.no_question else []
     if tally.teacher:
@@ -255,6 +261,6 @@ def make_report(
         metrics=metrics,
         provenance="real" if provenance == "real" else "synthetic",
         markdown="\n".join(lines),
-        pictures={"Trajectories": sheet} if sheet else {},
+        pictures={SHEET_CAPTION: sheet} if sheet else {},
         facts={"rejected": dict(tally.rejected), "kept": dict(tally.kept)},
     )

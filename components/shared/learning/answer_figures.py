@@ -12,6 +12,12 @@ from typing import Any
 
 from components.shared.learning.rewards.task import Segment, segment_of, temporal_iou
 
+EXPLAINED = (
+    "OCA: share of windows whose operation is named right; AA@1: whose next operation is; tIoU@0.5: share of the "
+    "windows with a boundary whose segment overlaps the true one by at least half (intersection over union of times)."
+)
+"""What the figures' names mean, one line for the reports that show them."""
+
 
 def answer_figures(
     truths: Sequence[dict[str, Any]],

@@ -49,7 +49,8 @@ def test_it_learns_and_reports_what_it_measured(straight):
     assert report.metrics["num_windows"] == 6
     assert report.metrics["peak_rss_bytes"] > report.metrics["estimated_bytes"] > 1e5
     assert report.facts["resumed_from_step"] == 0
-    assert "| OCA |" in report.markdown
+    assert "| OCA |" in report.markdown and "OCA: share of windows" in report.markdown
+    assert "stages are 0 simple, 1 intermediate, 2 complex" in report.markdown
 
 
 def test_the_adapter_written_is_the_one_with_the_best_loss(straight, material):

@@ -39,6 +39,9 @@ def test_deploy_replaces_a_service_and_proves_that_it_answers(promoted, tmp_path
             assert target in ("/dev/null", service["log"])
         assert set(report.metrics) == {"ready_s", "smoke_predict_s", "smoke_confidence"}
         assert service["url"] in report.markdown
+        assert "s of the window; next:" in report.markdown and '{"' not in report.markdown, (
+            "the answer is told in words"
+        )
     finally:
         assert stop(state) is True
 

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from components.data_synthesis.clips.collect import CollectInputs, CollectOutputs, collect_clips
 from components.data_synthesis.clips.config import ClipsConfig
 from components.data_synthesis.clips.cut import CutInputs, CutOutputs, cut_clips, cut_with_retry, make_request
+from components.data_synthesis.clips.examples import BAND, labelled
 from components.data_synthesis.clips.plan import plan_clips
 from components.data_synthesis.clips.sampler_report import SamplerCounts, compare_samplers, verdict
 from components.data_synthesis.clips.worker import Worker
@@ -241,12 +243,22 @@ def test_other_samplers_cut_too(recordings: Path, tmp_path: Path, sampler: str) 
         assert len(clip.source_jpegs) == 16
 
 
+@pytest.mark.parametrize("text", ["Picking from 0.00 to 1.00 s, then nothing", "Attach Shipping Label " * 9])
+def test_a_label_stands_above_its_clip_and_ends_before_the_edge(text: str) -> None:
+    drawn = labelled(np.zeros((40, 300, 3), np.uint8), text, 640)
+    assert drawn.shape == (40 + BAND, 640, 3)
+    assert (drawn[:BAND, :300] < 100).any() and (drawn[:BAND, -3:] == 255).all()
+    assert (drawn[BAND:, :300] == 0).all() and (drawn[BAND:, 300:] == 255).all()
+
+
 def test_examples_and_sampler_report_are_there(made: tuple[Path, Report]) -> None:
     artifact, report = made
     page = (artifact / "examples/index.html").read_text()
     assert page.count("<figure>") == 6
     for picture in (artifact / "examples").glob("*.jpg"):
         assert picture.name in page
+    heights = [cv2.imread(str(picture)).shape[0] for picture in (artifact / "examples").glob("*.jpg")]
+    assert cv2.imread(str(artifact / "examples/sheet.png")).shape[0] == sum(heights) + 6 * BAND, "each has its label"
     figures = read_json(artifact / "sampler-report.json")
     assert figures["num_recordings"] == 4
     assert set(figures["samplers"]) == {"uniform", "entropy", "motion", "flow"}
