@@ -61,6 +61,7 @@ class ExperienceBuffer:
         self.directory, self.config, self.read_only, self.clock = directory, config, read_only, clock
         self._lock, self._store = lock, store
         self._closed = False
+        self._overwriting: set[bytes] = set()  # expired, their bytes perhaps not overwritten yet
         self._state = State(config)
         self._mutex = self._state.mutex
         snapshots = Snapshots(directory / "snapshots", disk, config.generations)
@@ -178,6 +179,8 @@ class ExperienceBuffer:
     def erase(self, *, ids: Sequence[str] = (), sources: Sequence[str] = (), subjects: Sequence[str] = ()) -> int:
         """Remove experiences and every byte of them from log, snapshots, frames and index; returns how many.
 
+        The bytes of records removed or evicted before that fall under the same words go too, and are not counted.
+
         Raises:
             OSError: removed, but not all bytes are overwritten yet; call again.
         """
@@ -189,22 +192,32 @@ class ExperienceBuffer:
             if keys:
                 self._journal.submit(self._changes.remove(keys, "erased", strict=False))
             self._index.forget()
-            privacy.overwrite(self._maintenance, self.directory, {*keys, *asked})
+            privacy.overwrite(self._maintenance, self.directory, {*keys, *asked},
+                              (lambda e: e.source in sources or e.subject in subjects)
+                              if sources or subjects else None)  # fmt: skip
         return len(keys)
 
     def expire(self) -> int:
-        """Remove and overwrite what is older than `retention_days`; returns how many."""
+        """Remove and overwrite what is older than `retention_days`; returns how many.
+
+        Raises:
+            OSError: removed, but not all bytes are overwritten yet; the next call goes on.
+        """
         self._ready_to_write()
+        limit = self.clock() - self.config.retention_days * DAY_S
         with self._mutex:
             rows = self._state.rows
             live = rows.live()
-            old = live[rows.created[live] < self.clock() - self.config.retention_days * DAY_S]
-            keys = [rows.key(slot) for slot in old]
-        if keys:
+            keys = [rows.key(slot) for slot in live[rows.created[live] < limit]]
+        if keys or self._overwriting:
             with self._maintenance.busy:
-                self._journal.submit(self._changes.remove(keys, "expired", strict=False))
+                if keys:
+                    self._journal.submit(self._changes.remove(keys, "expired", strict=False))
+                self._overwriting.update(keys)
                 self._index.forget()
-                privacy.overwrite(self._maintenance, self.directory, set(keys))
+                privacy.overwrite(self._maintenance, self.directory, self._overwriting,
+                                  lambda e: e.created_s < limit)  # fmt: skip
+                self._overwriting.clear()
         return len(keys)
 
     def _ready_to_write(self) -> None:

@@ -209,7 +209,7 @@ class Maintenance:
         before = self.store.bytes_on_disk()
         if isinstance(self.store, LmdbStore):
             with self.busy, self.journal.commit.io, self.mutex:
-                self.store.purge(self.state.is_live)
+                self.store.purge(self.state.is_live, damaged=True)
                 self.store.shrink()
         else:
             assert isinstance(self.store, FileStore)

@@ -136,12 +136,19 @@ class Snapshots:
         except BufferDamagedError:
             self.disk.unlink(path)
             raise
-        self.keep(self.generations)
+        self.keep(self.generations, newest=path)
         return path
 
-    def keep(self, count: int) -> None:
-        """Delete all but the newest `count`, and what a crash left half-written."""
-        doomed = [*self.paths()[count:], *self.directory.glob("*.tmp")]
+    def keep(self, count: int, newest: Path | None = None) -> None:
+        """Delete all but the newest `count`, and what a crash left half-written.
+
+        Args:
+            count: So many stay.
+            newest: Just written: those of higher numbers cover a log that was longer before it was damaged.
+        """
+        paths = self.paths()
+        lost = [path for path in paths if newest is not None and path.name > newest.name]
+        doomed = [*lost, *paths[len(lost) :][count:], *self.directory.glob("*.tmp")]
         for path in doomed:
             self.disk.unlink(path)
         if doomed:

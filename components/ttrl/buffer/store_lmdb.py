@@ -1,17 +1,19 @@
 """The `lmdb` adapter: entries in an LMDB environment, keyed by sequence number, which is also the address.
 
 A value is a frame of the log's format, so each entry has its checksum. One transaction a batch, synchronous. LMDB's
-tree is its own index: there are no snapshots, and compaction deletes dead entries; `shrink` copies the environment,
-because LMDB otherwise leaves deleted bytes in free pages.
+tree is its own index: there are no snapshots, and compaction deletes dead entries; `shrink` makes the environment anew,
+because LMDB otherwise leaves deleted bytes in free pages and in the slack of used ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from components.ttrl.buffer.log.frame import HEADER, MAGIC, Entry, Found, Kind, 
 from components.ttrl.buffer.store import ScanReport
 
 PURGE_BATCH = 10_000
+COPY_BATCH = 1_000
 
 
 class LmdbStore:
@@ -109,12 +112,16 @@ class LmdbStore:
                 report.entries += 1
                 yield found
 
-    def purge(self, is_live: Callable[[Found], bool]) -> int:
-        """Delete every entry that is not in force, removals included; returns how many. The caller holds the commit
-        lock."""
-        dead = [
-            found.address for found in self.scan(ScanReport()) if found.kind == Kind.REMOVE or not is_live(found)
-        ]  # fmt: skip
+    def purge(self, is_live: Callable[[Found], bool], *, damaged: bool = False) -> int:
+        """Delete every entry that is not in force, removals included, and `damaged` ones; returns how many. The caller
+        holds the commit lock."""
+        dead: list[int] = []
+        with self._environment.begin() as transaction:
+            for key, value in transaction.cursor():
+                address = int.from_bytes(key, "big")
+                found = _parse(value, address)
+                if damaged if found is None else found.kind == Kind.REMOVE or not is_live(found):
+                    dead.append(address)
         for start in range(0, len(dead), PURGE_BATCH):
             with self._environment.begin(write=True) as transaction:
                 for address in dead[start : start + PURGE_BATCH]:
@@ -122,28 +129,55 @@ class LmdbStore:
         return len(dead)
 
     def shrink(self) -> None:
-        """Copy what is in force into a fresh environment and delete the old one: freed pages keep no bytes.
+        """Put what is in force into a fresh environment and delete the old one.
+
+        Not LMDB's own compacting copy: that copies overflow pages whole, and the slack behind a value may hold bytes of
+        deleted ones, from a page that was used again. In a fresh environment there were none.
 
         The caller holds the commit lock.
+
+        Raises:
+            OSError: the old environment stays, or some of it is not deleted yet; calling again goes on.
         """
         scratch = self.directory.with_name(self.directory.name + ".tmp")
         old = self.directory.with_name(self.directory.name + ".old")
-        shutil.rmtree(scratch, ignore_errors=True)
+        for leftover in (scratch, old):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(leftover)
         scratch.mkdir()
-        self._environment.copy(str(scratch), compact=True)
-        descriptor = os.open(scratch / "data.mdb", os.O_RDWR)
-        try:
-            self.disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
-        self.disk.sync_directory(scratch)
+        self._fill(scratch)
+        _sync(self.disk, scratch)
         with self._guard:
             self._environment.close()
-            self.disk.rename(self.directory, old)
-            self.disk.rename(scratch, self.directory)
-            self.disk.sync_directory(self.directory.parent)
-            self._environment = self._open()
+            try:
+                self.disk.rename(self.directory, old)
+                try:
+                    self.disk.rename(scratch, self.directory)
+                except BaseException:
+                    self.disk.rename(old, self.directory)
+                    raise
+                self.disk.sync_directory(self.directory.parent)
+            finally:
+                self._environment = self._open()
         shutil.rmtree(old)
+
+    def _fill(self, scratch: Path) -> None:
+        """Copy every entry, in batches: an open transaction holds its pages in memory."""
+        import lmdb
+
+        try:
+            with (
+                lmdb.open(str(scratch), map_size=self.map_bytes, sync=False) as fresh,
+                self._environment.begin() as transaction,
+            ):
+                entries = iter(transaction.cursor())
+                while batch := list(islice(entries, COPY_BATCH)):
+                    with fresh.begin(write=True) as target:
+                        for key, value in batch:
+                            target.put(key, value, append=True)
+                fresh.sync(True)
+        except lmdb.Error as error:
+            raise OSError(errno.ENOSPC if isinstance(error, lmdb.MapFullError) else errno.EIO, str(error)) from error
 
     def bytes_on_disk(self) -> int:
         """See `Store.bytes_on_disk`."""
@@ -152,6 +186,16 @@ class LmdbStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._environment.close()
+
+
+def _sync(disk: Disk, folder: Path) -> None:
+    """An environment's file and its name reach the device."""
+    descriptor = disk.open(folder / "data.mdb")
+    try:
+        disk.sync(descriptor)
+    finally:
+        disk.close(descriptor)
+    disk.sync_directory(folder)
 
 
 def _parse(value: bytes, address: int) -> Found | None:
