@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from components.ttrl.buffer.tools.opening import view
 
 SHOWN = 8
 SCATTERED = 2000
+COLOURS = [f"C{i}" for i in range(10) if i != 7]
+"""Of the most frequent labels in the picture; C7 is grey, as the rest is."""
 SHOWN_NUMBERS = {
     "records": "records", "frames": "frames", "live_bytes": "in force", "disk_bytes": "log on disk with its spare room",
     "segments": "segments", "sequence": "last sequence number", "oldest_age_s": "oldest", "dimension": "dimension",
@@ -114,15 +117,43 @@ def _scatter(buffer: ExperienceBuffer, near: list[Neighbour]) -> bytes:
     plane = directions[:2].T
     points = (matrix - centre) @ plane
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    labels = state.rows.label[shown]
-    axis.scatter(points[:, 0], points[:, -1], s=8, c=labels % 20, cmap="tab20", alpha=0.6)
+    groups = label_groups(state.rows.label[shown], state.rows.names["label"].texts)
+    for order, (name, mask) in reversed(list(enumerate(groups))):  # the rest lies below what is named
+        axis.scatter(
+            points[mask, 0], points[mask, -1], s=8, color=(*COLOURS, "0.8")[order], alpha=0.6, label=legend_text(name)
+        )
     for order, neighbour in enumerate(near):
         place = (_vector(buffer, neighbour.id) - centre) @ plane
         axis.plot(
             place[0], place[-1], "ks" if order == 0 else "ko", markersize=9 if order == 0 else 6, fillstyle="none"
         )
-    axis.set_title("square: the experience; circles: its neighbours; colour: label")
+    axis.set_title("square: the experience; circles: its neighbours")
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles[::-1], names[::-1], loc="outside right upper", title="label", fontsize=8, markerscale=2)
     return _png(figure)
+
+
+def label_groups(labels: np.ndarray, texts: Sequence[str | None]) -> list[tuple[str, np.ndarray]]:
+    """The most frequent labels and the rest, each with its name in the legend and the mask of its records.
+
+    Args:
+        labels: (n,) number of each record's label.
+        texts: Text of each number.
+    """
+    codes, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    codes, counts = codes[order], counts[order]
+    groups = [(f"{_cut(texts[code] or '') or '(none)'} ({count})", labels == code)
+              for code, count in zip(codes[: len(COLOURS)], counts)]  # fmt: skip
+    if len(codes) > len(COLOURS):
+        rest = codes[len(COLOURS) :]
+        groups.append((f"{len(rest)} others ({counts[len(COLOURS) :].sum()})", np.isin(labels, rest)))
+    return groups
+
+
+def legend_text(name: str) -> str:
+    """A name as matplotlib shows it unchanged: it hides what begins with an underscore, and dollars are formulas."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _neighbours(buffer: ExperienceBuffer, near: list[Neighbour]) -> str:
