@@ -134,7 +134,10 @@ def buffer_compact(
 
 @buffer_app.command("export")
 def buffer_export(directory: Buffer, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
-    """Write all live records into one file."""
+    """Write all live records into one file.
+
+    Ends with 8 where damage kept some out of it; those that can be read are in it.
+    """
     from components.ttrl.buffer.tools import export_buffer
 
     say(f"{export_buffer(directory, target)} records in {target}")

@@ -16,6 +16,7 @@ from typing import Any
 from crc32c import crc32c
 
 from components.shared.runtime.config import canonical_json
+from components.ttrl.buffer import store_lmdb
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk, replace_file
 from components.ttrl.buffer.errors import BufferFormatError
@@ -33,6 +34,8 @@ def refuse_foreign(directory: Path) -> None:
     if (directory / NAME).exists():
         return
     present = sorted(p.name for p in directory.iterdir() if p.name not in ("LOCK", NAME + ".tmp"))
+    if present == ["data"] and store_lmdb.is_fresh(directory / "data"):  # a process was killed between this and NAME
+        return
     if holds_data(directory):
         raise BufferFormatError(
             f"{directory} holds a log but no {NAME}: it cannot be told what the log contains.",
@@ -55,10 +58,25 @@ def load_or_create(directory: Path, config: BufferConfig, disk: Disk, *, read_on
     if not path.exists():
         if read_only:
             raise BufferFormatError(f"{directory} is not an experience buffer: {NAME} is missing.")
+        if config.adapter == "lmdb":  # before the identity: with one, a missing environment is lost
+            store_lmdb.create(directory / "data", disk, config.lmdb_map_bytes)
         content = {"format": FORMAT, "dimension": config.dimension, "adapter": config.adapter, "id": uuid.uuid4().hex}
         replace_file(disk, path, sealed(content))
         disk.sync_directory(directory.parent)
-    return check(read(path), path, config)
+    content = check(read(path), path, config)
+    refuse_lost_environment(directory, content)
+    return content
+
+
+def refuse_lost_environment(directory: Path, content: dict[str, Any]) -> None:
+    """Raise if an identity's environment is not there: an owner would begin an empty one in its place."""
+    if content["adapter"] == "lmdb" and not store_lmdb.exists(directory / "data"):
+        raise BufferFormatError(
+            f"{store_lmdb.path_of(directory / 'data')} is missing or cut to nothing: all records of {directory} were"
+            " in it, and no command can make them from what is left.",
+            remedy="Put the file back from a copy, or take an export into a fresh directory with"
+            " `pixelis buffer import`.",
+        )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -122,7 +140,7 @@ def refuse_newer(directory: Path) -> None:
 
 def holds_data(directory: Path) -> bool:
     """Whether there are records of a buffer, its identity or not."""
-    return any(segment_files(directory / "log")) or (directory / "data" / "data.mdb").exists()
+    return any(segment_files(directory / "log")) or store_lmdb.holds_records(directory / "data")
 
 
 def sealed(content: dict[str, Any]) -> bytes:

@@ -31,6 +31,8 @@ class RecoveryReport:
     """Bytes of a commit a crash cut short: never acknowledged."""
     damages: tuple[str, ...]
     """One line a damage."""
+    losses: tuple[str, ...]
+    """Those of them with which records, changes or frames are lost."""
     seconds: float
 
 
@@ -55,10 +57,11 @@ def recover(state: State, store: Store, snapshots: Snapshots) -> RecoveryReport:
     missing = state.frames.settle()
     if missing:
         report.damages.append(f"{missing} frames are missing: their experiences stay without them")
-    for damage in report.damages:
+    losses, damages = tuple(report.damages), (*report.remade, *report.damages)
+    for damage in damages:
         log.warning("%s: %s", snapshots.directory.parent, damage)
     return RecoveryReport(
-        len(state.rows), len(entries), base, report.dropped_bytes, report.torn_bytes, tuple(report.damages),
+        len(state.rows), len(entries), base, report.dropped_bytes, report.torn_bytes, damages, losses,
         time.perf_counter() - started,
     )  # fmt: skip
 
@@ -74,7 +77,7 @@ def _newest(store: FileStore, snapshots: Snapshots, report: ScanReport) -> Snaps
             good.append(Snapshot.decode(path.read_bytes(), path.name))
             break
         except BufferDamagedError as error:
-            report.damages.append(str(error))
+            report.remade.append(str(error))
         except FileNotFoundError:
             continue  # the owner has written a newer one meanwhile
     store.settle({n for snapshot in good for first, last in snapshot.gone for n in range(first, last + 1)})

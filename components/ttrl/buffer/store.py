@@ -16,6 +16,8 @@ class ScanReport:
     entries: int = 0
     damages: list[str] = field(default_factory=list)
     """One line a damaged place: where, how many bytes, why."""
+    remade: list[str] = field(default_factory=list)
+    """One line a damaged file that only repeats what others hold: nothing is lost with it."""
     dropped_bytes: int = 0
     torn_bytes: int = 0
     """Bytes of an unacknowledged commit a crash cut short: not damage."""

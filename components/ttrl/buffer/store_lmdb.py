@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import mmap
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +26,8 @@ from components.ttrl.buffer.store import ScanReport
 
 PURGE_BATCH = 10_000
 COPY_BATCH = 1_000
+META_BYTES = 2 * mmap.PAGESIZE
+"""The two pages every environment begins with; records lie behind them."""
 
 
 class LmdbStore:
@@ -49,7 +51,6 @@ class LmdbStore:
                 disk.rename(stale, directory)
             shutil.rmtree(stale, ignore_errors=True)
             shutil.rmtree(directory.with_name(directory.name + ".tmp"), ignore_errors=True)
-            directory.mkdir(exist_ok=True)
             disk.sync_directory(directory.parent)
         self._guard = threading.RLock()  # held while the environment may not be exchanged
         self._environment = self._open()
@@ -186,6 +187,41 @@ class LmdbStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._environment.close()
+
+
+def path_of(directory: Path) -> Path:
+    """The file of an environment's folder that holds its records."""
+    return directory / "data.mdb"
+
+
+def create(directory: Path, disk: Disk, map_bytes: int) -> None:
+    """Make an empty environment, durable; one that is there stays."""
+    directory.mkdir(exist_ok=True)
+    LmdbStore(directory, disk, map_bytes=map_bytes, read_only=False).close()
+    _sync(disk, directory)
+    disk.sync_directory(directory.parent)
+
+
+def exists(directory: Path) -> bool:
+    """Whether there is an environment, or the one that a crash during `shrink` left to be taken back."""
+    path, old = path_of(directory), path_of(directory.with_name(directory.name + ".old"))
+    if _size(path) >= META_BYTES or (not directory.exists() and _size(old) >= META_BYTES):
+        return True
+    return _size(path) >= META_BYTES  # its owner may have exchanged it between the two looks
+
+
+def holds_records(directory: Path) -> bool:
+    """Whether there is more than what an empty environment begins with."""
+    return _size(path_of(directory)) > META_BYTES
+
+
+def is_fresh(directory: Path) -> bool:
+    """Whether a folder holds what an empty environment begins with, or less."""
+    return not holds_records(directory) and {p.name for p in directory.iterdir()} <= {"data.mdb", "lock.mdb"}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _sync(disk: Disk, folder: Path) -> None:

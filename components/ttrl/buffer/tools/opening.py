@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.ttrl.buffer import layout
@@ -33,9 +34,17 @@ def view(directory: Path) -> ExperienceBuffer:
     return ExperienceBuffer.open(directory, config_of(directory), read_only=True)
 
 
-def refuse_lost(lost: list[str], rest: str) -> None:
-    """Raise if some records could not be read; `rest` says what happened to the others."""
-    if lost:
+def refuse_lost(lost: Sequence[str], rest: str, left_out: Sequence[str] = ()) -> None:
+    """Raise if not everything could be read.
+
+    Args:
+        lost: One line a record that could not be read.
+        rest: What happened to the others.
+        left_out: One line a place that opening the buffer could not read: what was there is not known.
+    """
+    counts = [f"{len(lost)} records cannot be read"] if lost else []
+    counts += [f"{len(left_out)} damaged places were left out"] if left_out else []
+    if counts:
         raise BufferDamagedError(
-            f"{len(lost)} records cannot be read, {rest}. {lost[0]}", remedy="Run `pixelis buffer verify`."
+            f"{' and '.join(counts)}, {rest}. {[*lost, *left_out][0]}", remedy="Run `pixelis buffer verify`."
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgpack
 
-from components.ttrl.buffer import layout
+from components.ttrl.buffer import layout, store_lmdb
 from components.ttrl.buffer.buffer import ExperienceBuffer
 from components.ttrl.buffer.config import BufferConfig
 from components.ttrl.buffer.disk import Disk, replace_file
@@ -47,7 +47,7 @@ def repair(directory: Path) -> RepairReport:
 
     Raises:
         BufferLockedError: its owner is running.
-        BufferFormatError: there is nothing to repair from.
+        BufferFormatError: there is nothing to repair from (an LMDB buffer's environment is gone, for one).
     """
     report, disk = RepairReport(), Disk()
     if not layout.holds_data(directory):
@@ -55,8 +55,10 @@ def repair(directory: Path) -> RepairReport:
     layout.refuse_newer(directory)
     lock = OwnerLock(directory)
     try:
-        if (directory / "data").exists():
+        if _adapter(directory) == "lmdb":
             _identity(directory, disk, report)
+            layout.refuse_lost_environment(directory, layout.read(directory / layout.NAME))
+            _entries(directory, report)
         else:
             (directory / "log").mkdir(exist_ok=True)
             _identity(directory, disk, report)
@@ -91,6 +93,14 @@ def compact(directory: Path, *, everything: bool = False) -> int:
         return int(before - buffer.stats()["disk_bytes"])
 
 
+def _adapter(directory: Path) -> str:
+    """As buffer.json says, or what lies there."""
+    try:
+        return str(layout.read(directory / layout.NAME)["adapter"])
+    except (BufferFormatError, OSError):
+        return "lmdb" if (directory / "data").exists() else "file"
+
+
 def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
     """buffer.json from the records, where it is missing or damaged."""
     path = directory / layout.NAME
@@ -100,7 +110,7 @@ def _identity(directory: Path, disk: Disk, report: RepairReport) -> None:
             return
         except BufferFormatError:
             _aside(directory, path, report)
-    adapter = "lmdb" if (directory / "data").exists() else "file"
+    adapter = _adapter(directory)
     dimension, identity = _shape_of_environment(directory) if adapter == "lmdb" else _shape_of_log(directory)
     if not (dimension and identity):
         raise BufferFormatError(f"{directory} has no readable record to rebuild {layout.NAME} from.")
@@ -131,6 +141,22 @@ def _shape_of_environment(directory: Path) -> tuple[int, str]:
         return next((FIXED.unpack_from(item.body)[9] for item in found), 0), uuid.uuid4().hex
     finally:
         store.close()
+
+
+def _entries(directory: Path, report: RepairReport) -> None:
+    """Keep the environment's file where some of its entries are damaged: the compaction after this leaves them out."""
+    path, scan = store_lmdb.path_of(directory / "data"), ScanReport()
+    if not path.exists():  # a crash during `shrink`: opening takes the old one back
+        return
+    store = LmdbStore(directory / "data", Disk(), map_bytes=BufferConfig().lmdb_map_bytes, read_only=True)
+    try:
+        for _ in store.scan(scan):
+            pass
+    finally:
+        store.close()
+    if scan.damages:
+        _aside(directory, path, report, keep=True)
+        report.lost_bytes += scan.dropped_bytes
 
 
 def _segments(directory: Path, identity: str, disk: Disk, report: RepairReport) -> None:

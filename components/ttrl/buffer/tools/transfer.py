@@ -29,7 +29,7 @@ def export_buffer(directory: Path, target: Path) -> int:
 
     Raises:
         BufferFormatError: not a buffer, or the file is there.
-        BufferDamagedError: some records cannot be read; the others are in the file.
+        BufferDamagedError: some records cannot be read, or opening left some out; the others are in the file.
     """
     if target.exists():
         raise BufferFormatError(f"{target} is there already: nothing was exported.", remedy="Name another file.")
@@ -51,7 +51,7 @@ def export_buffer(directory: Path, target: Path) -> int:
             disk.close(descriptor)
             scratch.unlink(missing_ok=True)
         disk.sync_directory(target.parent)
-    refuse_lost(lost, f"{count} records are in {target}")
+        refuse_lost(lost, f"{count} records are in {target}", buffer.recovery.losses)
     return count
 
 

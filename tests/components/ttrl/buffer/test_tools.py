@@ -266,31 +266,6 @@ def test_repair_accepts_that_the_whole_log_is_lost(filled):
     assert repair(filled).records == 0 and verify(filled).good
 
 
-@pytest.mark.parametrize("harm", ["missing", "overwritten"])
-def test_an_lmdb_environment_that_cannot_be_opened_is_damage(tmp_path, config, make, harm):
-    chosen = config.model_copy(update={"adapter": "lmdb", "lmdb_map_bytes": 1 << 22})
-    with ExperienceBuffer.open(tmp_path / "b", chosen) as buffer:
-        buffer.append(make(0))
-    if harm == "missing":
-        shutil.rmtree(tmp_path / "b" / "data")
-    else:
-        (tmp_path / "b" / "data" / "data.mdb").write_bytes(b"no page" * 1000)
-    for tool in (stat, verify):
-        with pytest.raises(BufferDamagedError, match="cannot be opened"):
-            tool(tmp_path / "b")
-
-
-@pytest.mark.parametrize("harm", [damaged_identity, missing_identity])
-def test_repair_rebuilds_the_identity_of_an_lmdb_buffer(tmp_path, config, make, harm):
-    chosen = config.model_copy(update={"adapter": "lmdb", "lmdb_map_bytes": 1 << 22})
-    with ExperienceBuffer.open(tmp_path / "b", chosen) as buffer:
-        buffer.append(make(0))
-    harm(tmp_path / "b")
-    assert not verify(tmp_path / "b").good
-    report = repair(tmp_path / "b")
-    assert report.records == 1 and "rebuilt" in " ".join(report.actions) and verify(tmp_path / "b").good
-
-
 def test_import_looks_at_its_target_first(tmp_path, filled):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "letter.txt").write_text("dear")
@@ -326,6 +301,22 @@ def test_export_and_dump_give_what_can_be_read_and_say_what_cannot(tmp_path, fil
     assert not (tmp_path / "rest.tmp").exists()
     assert import_buffer(tmp_path / "c", tmp_path / "rest", config=config) == 50 - len(holders)
     assert len(list(dump(filled))) == 50  # the records themselves are whole
+
+
+def test_an_export_without_what_opening_left_out_ends_with_8(tmp_path, filled, config, monkeypatch, capfd):
+    """A script that exports before a move must notice; a damaged snapshot alone loses nothing."""
+    damaged_snapshots(filled)
+    for harm, name, code in ((None, "whole", None), (damaged_log, "rest", 8)):
+        if harm:
+            harm(filled)
+        monkeypatch.setattr("sys.argv", ["pixelis", "buffer", "export", str(filled), str(tmp_path / name)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or None) == code
+    said = capfd.readouterr().err
+    assert "1 damaged places were left out, 49 records are in" in said and "buffer verify" in said
+    assert import_buffer(tmp_path / "c", tmp_path / "whole", config=config) == 50
+    assert import_buffer(tmp_path / "d", tmp_path / "rest", config=config) == 49
 
 
 def test_a_newer_format_is_refused_by_every_tool_and_nothing_is_touched(filled):
