@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from components.evaluation.gate import BASELINES, describe
 from components.evaluation.pictures import TITLES
+from components.shared.runtime.page import READABLE_PX, inline_png, unbroken
 
 ROWS = (
     ("oca", "operation right (OCA)"),
@@ -146,7 +146,8 @@ h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin: 
 table { border-collapse: collapse; font-size: 13px; width: 100%; } th, td { text-align: left; padding: .32rem .6rem;
        border-bottom: 1px solid #e3e6ea; vertical-align: top; } th { background: #f6f8fa; white-space: nowrap; }
 td:not(:first-child) { font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; } figure { margin: .8rem 0 1.6rem; } img { max-width: 100%; height: auto; }
+.whole { white-space: nowrap; } .scroll, figure { overflow-x: auto; }
+figure { margin: .8rem 0 1.6rem; } img { max-width: 100%; height: auto; }
 .pass, .fail { list-style: none; }
 .pass::before { content: "✓ "; color: #2f8f5b; } .fail::before { content: "✗ "; color: #b3372b; font-weight: bold; }
 """
@@ -157,8 +158,8 @@ def page(measured: Mapping[str, Any], gate: Mapping[str, Any], pictures: Mapping
     text = html.escape
     mark = lambda check: "pass" if check["passed"] else "fail"
     checks = "".join(f"<li class='{mark(check)}'>{text(check['text'])}</li>" for check in gate["checks"])
-    drawn = lambda name, path: f"<figure><img alt='{name}' src='data:image/png;base64,{encoded(path)}'></figure>"
-    figures = "".join(f"<h2>{text(name)}</h2>{drawn(text(name), path)}" for name, path in pictures.items())
+    drawn = lambda name, path: f"<figure>{inline_png(path.read_bytes(), name, READABLE_PX)}</figure>"
+    figures = "".join(f"<h2>{text(name)}</h2>{drawn(name, path)}" for name, path in pictures.items())
     tables = "".join(
         f"<h2>{heading}</h2><div class='scroll'>{as_html(table)}</div>"
         for heading, table in (
@@ -175,18 +176,13 @@ def page(measured: Mapping[str, Any], gate: Mapping[str, Any], pictures: Mapping
     )
 
 
-def encoded(path: Path) -> str:
-    """A picture as base64 text."""
-    return base64.b64encode(path.read_bytes()).decode()
-
-
 def as_html(table: Table) -> str:
     """A table; **bold** cells become bold."""
     head, rows = table
     cell = lambda value: f"<b>{html.escape(value.strip('*'))}</b>" if value.startswith("**") else html.escape(value)
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return unbroken(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def flat(measured: Mapping[str, Any], gate: Mapping[str, Any]) -> dict[str, float]:

@@ -123,6 +123,7 @@ def test_a_good_model_is_promoted_and_everything_is_written(run, world):
     labels, matrix = report.confusion
     assert len(matrix) == len(labels) == len(matrix[0]) and np.sum(matrix) == report.metrics["num_windows"]
     page = (target / "report.html").read_text()
+    assert "<span class=whole>(" in page, "an interval stays on one line"
     assert (
         page.count("data:image/png;base64,") == len(report.pictures) == 6
         and "<script" not in page
