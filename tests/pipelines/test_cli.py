@@ -105,11 +105,22 @@ def test_a_taken_port_is_told_before_the_tracking_page_starts(tmp_path: Path) ->
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
+AT_A_TERMINAL = """
+import signal
+
+from pipelines.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""A shell's background job, which the tests may be part of, ignores Ctrl-C, and all that it starts does."""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_run_that_is_stopped_says_so_and_leaves_a_summary(tmp_path: Path, number: signal.Signals) -> None:
     root = tmp_path / "runs"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from pipelines.cli import main; main()", "run", "--until", "recordings"],
+        [sys.executable, "-c", AT_A_TERMINAL, "run", "--until", "recordings"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

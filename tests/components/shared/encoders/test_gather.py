@@ -33,6 +33,7 @@ def work(rank: int, store: str, folder: str) -> None:
     gradient = weight.grad.clone()
     dist.all_reduce(gradient)
     torch.save({"loss": loss.detach(), "gradient": gradient / 2}, f"{folder}/{rank}.pt")
+    dist.barrier()  # gloo aborts, now and then, where the other side is gone while this one is still ending
     dist.destroy_process_group()
 
 
