@@ -137,7 +137,7 @@ def test_a_run_that_is_stopped_says_so_and_leaves_a_summary(tmp_path: Path, numb
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    said, _ = process.communicate(timeout=240)  # seconds with cores to itself; other tests may have them
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Stopped. Finished steps are kept; go on with: pixelis run --resume" in said
     [summary] = root.glob("*/summary.json")
